@@ -1,0 +1,324 @@
+"""Group commit: one thread per process writes what many uses of keys want to have recorded.
+
+No timer: while one batch commits, the next one gathers. A batch takes the head, finds out what
+changed since its items were decided, appends those that still hold, commits once, and then
+releases every waiter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from audit import store
+from audit.errors import AuditError, LogWriteFailed, QueueFull, Superseded
+from audit.events import Event
+
+log = logging.getLogger(__name__)
+
+# epoch, and the subjects that changed up to it; None: unknown, so everything.
+EpochCallback = Callable[[int, frozenset[str] | None], None]
+
+# SQLite has one writer: a bound on how long the others wait for one batch.
+BATCH_LIMIT = 2000
+# Beyond so many epochs, reading what changed takes longer than deciding again.
+CHANGES_LIMIT = 10_000
+# How long a batch is tried while the database can't be reached. Once it could not be, later
+# batches are tried once each, so that their waiters hear soon, until one succeeds.
+PATIENCE_SECONDS = 4.0
+PAUSE_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class _Item:
+    event: Event
+    epoch: int
+    subjects: frozenset[str]
+    future: Future[int] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class _Result:
+    """What one transaction found out and did."""
+
+    news: _News
+    indices: list[tuple[_Item, int]]
+    superseded: list[_Item]
+
+
+class _News:
+    """What changed after some epoch, as far as the change table still tells."""
+
+    def __init__(self, epoch: int, changes: Mapping[int, frozenset[str]]) -> None:
+        self.epoch = epoch
+        self._changes = changes
+        self._since: dict[int, frozenset[str] | None] = {epoch: frozenset()}
+
+    def since(self, epoch: int) -> frozenset[str] | None:
+        """Return the subjects that changed after `epoch`; None where nobody can tell."""
+        if epoch not in self._since:
+            later = [names for at, names in self._changes.items() if at > epoch]
+            # Every epoch names at least one subject, so a gap means that rows were pruned. An
+            # epoch from the future means that an older database was put back.
+            whole = len(later) == self.epoch - epoch
+            self._since[epoch] = frozenset().union(*later) if whole else None
+        return self._since[epoch]
+
+    def concern(self, item: _Item) -> bool:
+        """Tell whether `item` rests on something that changed after it was decided."""
+        if not item.subjects:
+            return False
+        changed = self.since(item.epoch)
+        return changed is None or not changed.isdisjoint(item.subjects)
+
+
+class Appender:
+    """The log's writer for uses, in a thread and with a database connection of its own."""
+
+    def __init__(
+        self,
+        using: str = "default",
+        limit: int | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._using = using
+        self._patience = patience
+        self._limit = settings.AUDIT_QUEUE_LIMIT if limit is None else limit
+        self._queue: deque[_Item] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._reached = True
+        self._seen: int | None = None
+        self._callbacks: list[EpochCallback] = []
+        self._thread = threading.Thread(target=self._run, name="audit-appender", daemon=True)
+        self._thread.start()
+
+    def submit(self, event: Event, *, epoch: int, subjects: frozenset[str]) -> Future[int]:
+        """Queue `event`, decided at `epoch` on what `subjects` name; return a future of its index.
+
+        Only enqueues, so it may be called from an event loop. The future fails with Superseded
+        where one of the subjects changed after `epoch`, and with LogWriteFailed where the entry
+        could not be made durable: then no result may leave. Raises QueueFull at once where
+        settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed.
+        """
+        item = _Item(event, epoch, subjects)
+        with self._wake:
+            if self._closing:
+                raise LogWriteFailed("the log's writer is closed")
+            if len(self._queue) >= self._limit:
+                raise QueueFull(f"{self._limit} entries wait for the log")
+            self._queue.append(item)
+            if len(self._queue) == 1:
+                self._wake.notify()
+        return item.future
+
+    def on_epoch(self, callback: EpochCallback) -> None:
+        """Have `callback(epoch, subjects)` called whenever a newer epoch is met.
+
+        It runs in the appender's thread, outside any transaction and before the waiters of that
+        batch are released, so it must be short. `subjects` None means: anything may have changed.
+        """
+        self._callbacks.append(callback)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Write what is queued, then stop. Raises LogWriteFailed where that takes longer."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise LogWriteFailed(f"the log's writer did not finish within {timeout:g} s")
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                try:
+                    self._commit(batch)
+                except BaseException as error:
+                    log.exception("The log's writer met an error of its own.")
+                    self._fail(batch, LogWriteFailed(f"the log's writer failed: {error!r}"))
+        finally:
+            connections[self._using].close()
+
+    def _next_batch(self) -> list[_Item]:
+        """Return what waits, at most BATCH_LIMIT; wait for it; empty once closed and drained."""
+        batch: list[_Item] = []
+        while not batch:
+            with self._wake:
+                while not self._queue:
+                    if self._closing:
+                        return []
+                    self._wake.wait()
+                count = min(len(self._queue), BATCH_LIMIT)
+                taken = [self._queue.popleft() for _ in range(count)]
+            # From here on a waiter can't cancel; one that did so before is not recorded.
+            batch = [item for item in taken if item.future.set_running_or_notify_cancel()]
+        return batch
+
+    def _commit(self, batch: Sequence[_Item], unsure: bool = False) -> None:
+        """Make `batch` durable and release its waiters.
+
+        `unsure`: an earlier try may have committed before its connection was lost, so the items
+        are looked for first, under the head's lock, which that try's transaction holds as long as
+        it lives.
+        """
+        deadline = time.monotonic() + (self._patience if self._reached else 0.0)
+        while True:
+            try:
+                result = self._attempt(batch, unsure)
+            except (OperationalError, InterfaceError) as error:
+                unsure = True
+                self._disconnect()
+                if time.monotonic() >= deadline:
+                    if self._reached:
+                        log.error("The audit log can't be written: %s", str(error).strip())
+                    self._reached = False
+                    self._fail(batch, LogWriteFailed("the log's database can't be reached"))
+                    return
+                time.sleep(PAUSE_SECONDS)
+            except Exception as error:
+                self._commit_singly(batch, unsure, error)
+                return
+            else:
+                if not self._reached:
+                    log.warning("The audit log can be written again.")
+                self._reached = True
+                self._release(result)
+                return
+
+    def _commit_singly(self, batch: Sequence[_Item], unsure: bool, error: Exception) -> None:
+        """Let one item that the database refuses not take the others with it."""
+        self._disconnect()
+        if len(batch) > 1:
+            for item in batch:
+                self._commit([item], unsure)
+            return
+        log.error("An entry can't be written to the audit log.", exc_info=error)
+        self._fail(batch, LogWriteFailed(f"the log refused the entry: {type(error).__name__}"))
+
+    def _attempt(self, batch: Sequence[_Item], unsure: bool) -> _Result:
+        connection = connections[self._using]
+        with transaction.atomic(using=self._using, durable=True):
+            head = store.read_head(connection, lock=True)
+            there = store.find(connection, [i.event.uuid for i in batch]) if unsure else {}
+            news = self._news(connection, head.epoch, batch)
+            result = _Result(news, [], [])
+            fresh = []
+            for item in batch:
+                if item.event.uuid in there:
+                    result.indices.append((item, there[item.event.uuid]))
+                elif news.concern(item):
+                    result.superseded.append(item)
+                else:
+                    fresh.append(item)
+            if fresh:
+                events = [item.event for item in fresh]
+                written = store.extend(connection, head, events, epoch=head.epoch)
+                result.indices.extend(zip(fresh, written, strict=True))
+        return result
+
+    def _news(self, connection: BaseDatabaseWrapper, epoch: int, batch: Sequence[_Item]) -> _News:
+        """Read what changed since the oldest decision in `batch` and since we last looked."""
+        epochs = [item.epoch for item in batch if item.subjects]
+        if self._seen is None and epochs:
+            self._seen = min(epochs)
+        if self._seen is not None:
+            epochs.append(self._seen)
+        oldest = min(epochs, default=epoch)
+        if not 0 < epoch - oldest <= CHANGES_LIMIT:
+            return _News(epoch, {})
+        return _News(epoch, store.read_changes(connection, oldest, epoch))
+
+    def _release(self, result: _Result) -> None:
+        self._tell(result.news)
+        for item, index in result.indices:
+            item.future.set_result(index)
+        for item in result.superseded:
+            item.future.set_exception(Superseded(result.news.epoch))
+
+    def _tell(self, news: _News) -> None:
+        """Call the callbacks where the epoch is not the one we last saw."""
+        if self._seen is None or self._seen == news.epoch:
+            return
+        changed = news.since(self._seen)
+        try:
+            for callback in (*_subscribers, *self._callbacks):
+                callback(news.epoch, changed)
+        except Exception:
+            # The next batch tries again. Nothing is allowed by it meanwhile: what was decided on
+            # an old snapshot carries its old epoch, and is compared with the log.
+            log.exception("A subscriber to the log's epoch failed.")
+        else:
+            self._seen = news.epoch
+
+    def _fail(self, batch: Sequence[_Item], error: AuditError) -> None:
+        for item in batch:
+            if not item.future.done():
+                item.future.set_exception(error)
+
+    def _disconnect(self) -> None:
+        """Drop the connection; the next use opens a new one."""
+        connection = connections[self._using]
+        try:
+            connection.close()
+        except Exception as error:
+            log.debug("Closing a broken connection failed: %s", error)
+            connection.connection = None
+
+
+_lock = threading.Lock()
+_current: Appender | None = None
+_owner = 0
+_subscribers: list[EpochCallback] = []
+# A forked child keeps its parent's appender here, untouched: letting go of it could close the
+# parent's connection.
+_inherited: list[Appender] = []
+
+
+def appender() -> Appender:
+    """Return this process's appender; the first call in a process starts it."""
+    global _current, _owner
+    if _current is not None and _owner == os.getpid():
+        return _current
+    with _lock:
+        if _current is None or _owner != os.getpid():
+            _current, _owner = Appender(), os.getpid()
+        return _current
+
+
+def close_appender() -> None:
+    """Write what is queued and stop this process's appender; `appender()` starts another."""
+    global _current
+    with _lock:
+        current, _current = _current, None
+    if current is not None and _owner == os.getpid():
+        current.close()
+
+
+def on_epoch(callback: EpochCallback) -> None:
+    """Subscribe to every appender of this process and of its forked children; see Appender."""
+    if callback not in _subscribers:
+        _subscribers.append(callback)
+
+
+def _after_fork() -> None:
+    global _lock, _current
+    _lock = threading.Lock()
+    if _current is not None:
+        _inherited.append(_current)
+        _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(close_appender)

@@ -1,0 +1,73 @@
+"""Appending to the log: `append` inside a change's own transaction, `Appender` for uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from django.db import connections, transaction
+
+from audit import store
+from audit.appender import Appender, appender, close_appender, on_epoch
+from audit.events import Event
+from audit.store import LogHead
+
+__all__ = [
+    "Appender",
+    "LogHead",
+    "append",
+    "appender",
+    "close_appender",
+    "epoch",
+    "head",
+    "on_epoch",
+    "prune_changes",
+]
+
+
+def append(
+    events: Sequence[Event], *, subjects: Iterable[str] = (), using: str = "default"
+) -> list[int]:
+    """Append `events` in the caller's transaction and return their indices.
+
+    Where `subjects` are named, the epoch rises by one and they are written down as what changed:
+    decisions that rest on them and are not yet in the log are made again. Call it last in the
+    transaction, since it takes the head, which every other writer waits for.
+
+    Raises RuntimeError outside transaction.atomic() and TypeError where `subjects` is one string.
+    """
+    connection = connections[using]
+    if not connection.in_atomic_block:
+        raise RuntimeError("append() belongs inside the transaction.atomic() of the change")
+    if isinstance(subjects, str):
+        raise TypeError("subjects is a collection of names, not one name")
+    names = set(subjects)
+    if not events and not names:
+        return []
+    at = store.read_head(connection, lock=True)
+    epoch = at.epoch + 1 if names else at.epoch
+    indices = store.extend(connection, at, events, epoch=epoch)
+    if names:
+        store.add_changes(connection, epoch, names)
+    return indices
+
+
+def head(using: str = "default") -> LogHead:
+    """Return where the log ends now."""
+    return store.read_head(connections[using])
+
+
+def epoch(using: str = "default") -> int:
+    """Return the number of changes so far; what is loaded *after* this call is at least as new."""
+    return head(using).epoch
+
+
+def prune_changes(keep: int, using: str = "default") -> int:
+    """Forget what changed before the last `keep` epochs; return how many rows went.
+
+    A decision older than that is then made again, whatever it rests on.
+    """
+    if keep < 0:
+        raise ValueError("keep must not be negative")
+    connection = connections[using]
+    with transaction.atomic(using=using):
+        return store.drop_changes(connection, store.read_head(connection).epoch - keep)

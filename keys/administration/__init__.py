@@ -1,0 +1,68 @@
+"""Managing: every change that a person, an application or the scheduler can ask for.
+
+One verb, one function, every door. Each takes a caller, a reference to what it is about, and plain
+JSON values; each raises PendingApproval where officers must agree first.
+"""
+
+from keys.administration.access import (
+    create_application,
+    create_grant,
+    deactivate_principal,
+    issue_credential,
+    revoke_credential,
+    revoke_grant,
+)
+from keys.administration.house import create_key_store, set_up, update_key_store
+from keys.administration.keys import (
+    cancel_destruction,
+    create_key,
+    disable_key,
+    enable_key,
+    import_key,
+    rotate_key,
+    schedule_destruction,
+    update_key,
+)
+from keys.administration.people import appoint_officer, change_password, create_person, dismiss_officer
+from keys.administration.policies import (
+    create_classification,
+    pause_rotation,
+    resume_rotation,
+    update_classification,
+)
+from keys.administration.versions import cancel_version_destruction, transition_version
+from keys.administration.votes import execute, expire_request, vote, withdraw_request
+
+__all__ = [
+    "appoint_officer",
+    "cancel_destruction",
+    "cancel_version_destruction",
+    "change_password",
+    "create_application",
+    "create_classification",
+    "create_grant",
+    "create_key",
+    "create_key_store",
+    "create_person",
+    "deactivate_principal",
+    "disable_key",
+    "dismiss_officer",
+    "enable_key",
+    "execute",
+    "expire_request",
+    "import_key",
+    "issue_credential",
+    "pause_rotation",
+    "resume_rotation",
+    "revoke_credential",
+    "revoke_grant",
+    "rotate_key",
+    "schedule_destruction",
+    "set_up",
+    "transition_version",
+    "update_classification",
+    "update_key",
+    "update_key_store",
+    "vote",
+    "withdraw_request",
+]

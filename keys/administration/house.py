@@ -1,0 +1,114 @@
+"""The house itself: set-up, and its key stores."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from audit.events import Subject
+from keys import gate, names, parameters, targets
+from keys.actions import Action
+from keys.administration.people import PEOPLE, add_person
+from keys.backends import registry
+from keys.callers import Role
+from keys.errors import AlreadyExists, Conflict, Invalid
+from keys.gate.change import Change
+from keys.models import Installation, KeyStore, Principal
+from keys.secret import Secret
+
+
+def is_set_up() -> bool:
+    """Whether set-up was done; it then stays closed for ever."""
+    return Installation.objects.exists()
+
+
+@gate.change(Action.SET_UP, on=targets.house)
+def set_up(change: Change[None], *, people: Secret, reason: str = "") -> list[Principal]:
+    """Make the administrator and the first officers; then close for ever.
+
+    `people`: JSON, a list of {"name", "username", "role", "password"}; secret as a whole, since it
+    holds passwords. Key stores and policies come next, by the same functions as any later one.
+    """
+    if is_set_up():
+        raise Conflict("The console is set up already.")
+    given = _people(people)
+    rows = []
+    for person in given:
+        password = Secret(person["password"].encode())
+        rows.append(add_person(person["name"], person["username"], person["role"], password, change.now,
+                               demo=change.caller.demo))
+    Installation.objects.create(id=1, set_up_at=change.now)
+    change.facts["people"] = [{"id": str(row.id), "name": row.name, "role": row.role} for row in rows]
+    for row in rows:
+        change.touch("principal", row.id)
+    return rows
+
+
+def _people(people: Any) -> list[dict[str, str]]:
+    try:
+        given = json.loads(people.reveal())
+        wanted = {"name", "username", "role", "password"}
+        ok = bool(given) and all(set(p) == wanted and all(isinstance(p[f], str) for f in wanted) for p in given)
+    except (AttributeError, TypeError, ValueError):
+        ok = False
+    if not ok:
+        raise Invalid("people must be a list of name, username, role and password.", field="people")
+    for person in given:
+        parameters.one_of(person["role"], "role", PEOPLE)
+    if not any(person["role"] == Role.ADMINISTRATOR.value for person in given):
+        raise Invalid("Set-up needs an administrator.", field="people")
+    return given  # type: ignore[no-any-return]
+
+
+@gate.change(Action.CREATE_KEY_STORE, on=targets.house)
+def create_key_store(
+    change: Change[None],
+    *,
+    name: str,
+    kind: str,
+    title: str = "",
+    settings: dict[str, Any] | None = None,
+    credentials: str = "",
+    reason: str = "",
+) -> KeyStore:
+    """Configure a key store. `credentials` says where its secret is found: env:NAME or file:/path."""
+    registry.check_settings(kind, settings or {}, credentials)
+    chosen = names.slug(name, "name")
+    if KeyStore.objects.filter(name=chosen).exists():
+        raise AlreadyExists(f"There is a key store {chosen} already.", field="name")
+    row = KeyStore.objects.create(
+        name=chosen,
+        title=names.display_name(title or name, "title"),
+        kind=kind,
+        settings=settings or {},
+        credentials=credentials,
+        protection=registry.KINDS[kind].protection,
+        created_at=change.now,
+    )
+    change.about = Subject("key_store", str(row.id), row.name)
+    change.touch("key_store", row.id)
+    return row
+
+
+@gate.change(Action.UPDATE_KEY_STORE, on=targets.key_store)
+def update_key_store(
+    change: Change[KeyStore],
+    *,
+    title: str | None = None,
+    settings: dict[str, Any] | None = None,
+    credentials: str | None = None,
+    enabled: bool | None = None,
+    reason: str = "",
+) -> KeyStore:
+    """Change how a key store is reached, or switch it off; what is left out stays."""
+    row = change.row
+    row.settings = row.settings if settings is None else settings
+    row.credentials = row.credentials if credentials is None else credentials
+    registry.check_settings(row.kind, row.settings, row.credentials)
+    if title is not None:
+        row.title = names.display_name(title, "title")
+    if enabled is not None:
+        row.enabled = parameters.yes_or_no(enabled, "enabled")
+    row.save()
+    change.touch("key_store", row.id)
+    return row

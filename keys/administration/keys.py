@@ -1,0 +1,298 @@
+"""A key's life: create, import, rotate, disable, destroy."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+from audit.events import Outcome, Subject
+from keys import gate, jobs, lifecycle, names, parameters, targets
+from keys.actions import Action
+from keys.algorithms import SPECS, KeySpec
+from keys.backends import materials
+from keys.backends.base import Protection
+from keys.errors import AlreadyExists, BackendError, Conflict, Invalid, StateForbids, Unsupported
+from keys.gate.change import Change
+from keys.gate.use import open_store
+from keys.lifecycle import Condition, KeyState, VersionState
+from keys.models import Classification, Job, Key, KeyStore, KeyVersion
+from keys.models.job import OPEN_STATES, JobKind, JobState
+from keys.models.key import ManagementModel, Origin
+from keys.secret import Secret
+from keys.snapshot import StoreFacts
+
+
+@gate.change(Action.CREATE_KEY, on=targets.classification)
+def create_key(
+    change: Change[Classification],
+    *,
+    name: str,
+    spec: str,
+    alias: str = "",
+    key_store: str = "",
+    description: str = "",
+    labels: dict[str, str] | None = None,
+    owner: str = "",
+    rotation_days: int | None = None,
+    origin: str = Origin.GENERATED.value,
+    reason: str = "",
+) -> Key:
+    """Create a key in a classification; returns it with its first version, or waiting for its import.
+
+    Where the store can't be reached now, the key is there and its job is tried again until it can.
+    Raises Invalid, Unsupported or AlreadyExists.
+    """
+    row, store = _policy_allows(change.row, spec, key_store)
+    shown = names.display_name(name)
+    chosen = names.slug(alias or _alias_from(shown))
+    if Key.objects.filter(alias=chosen).exists():
+        raise AlreadyExists(f"There is a key {chosen} already.", field="alias")
+    imported = parameters.one_of(origin, "origin", Origin.values) == Origin.IMPORTED
+    facts = StoreFacts(store.id, store.name, store.kind, store.settings, store.credentials, store.enabled)
+    capabilities = open_store(facts).capabilities()
+    offered = capabilities.algorithms.get(row.name)
+    if not offered or (imported and row.name not in capabilities.imports):
+        able = sorted(capabilities.imports if imported else capabilities.algorithms)
+        raise Unsupported(f"{store.title} can't do {row.label} here. It can do: {', '.join(able)}.", field="spec")
+    key = Key.objects.create(
+        name=shown,
+        alias=chosen,
+        description=names.prose(description, "description"),
+        labels=parameters.text_pairs(labels or {}, "labels"),
+        owner=names.prose(owner, "owner", 128),
+        classification=change.row,
+        key_store=store,
+        spec=row.name,
+        usage=row.usage,
+        algorithm=offered[0],
+        origin=origin,
+        model=_model(store, imported),
+        state=KeyState.PENDING_IMPORT if imported else KeyState.ENABLED,
+        rotation_days=_own_period(rotation_days, change.row),
+        created_at=change.now,
+        created_by_id=change.caller.principal_id,
+    )
+    change.about = Subject("key", str(key.id), key.alias)
+    change.facts |= {"classification": change.row.name, "spec": key.spec, "key_store": store.name, "origin": origin}
+    change.touch("key", key.id)
+    if not imported:
+        job = _intend(change, key, JobKind.CREATE)
+        change.after(lambda: _settled(key, jobs.run(job.id)))
+    return key
+
+
+@gate.change(Action.UPDATE_KEY, on=targets.key)
+def update_key(
+    change: Change[Key],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    labels: dict[str, str] | None = None,
+    owner: str | None = None,
+    reason: str = "",
+) -> Key:
+    """Change what people read about a key; what is left out stays."""
+    key = change.row
+    if name is not None:
+        key.name = names.display_name(name)
+    if description is not None:
+        key.description = names.prose(description, "description")
+    if labels is not None:
+        key.labels = parameters.text_pairs(labels, "labels")
+    if owner is not None:
+        key.owner = names.prose(owner, "owner", 128)
+    key.save(update_fields=["name", "description", "labels", "owner"])
+    change.touch("key", key.id)
+    return key
+
+
+@gate.change(Action.DISABLE_KEY, on=targets.key)
+def disable_key(change: Change[Key], *, reason: str = "") -> Key:
+    """Stop every use of a key at once. Its versions keep their states."""
+    lifecycle.move_key(change.row, KeyState.DISABLED)
+    change.touch("key", change.row.id)
+    return change.row
+
+
+@gate.change(Action.ENABLE_KEY, on=targets.key)
+def enable_key(change: Change[Key], *, reason: str = "") -> Key:
+    """Let a disabled key be used again."""
+    if change.row.state == KeyState.PENDING_IMPORT:
+        raise StateForbids("The key waits for its material; import it.")
+    lifecycle.move_key(change.row, KeyState.ENABLED)
+    change.touch("key", change.row.id)
+    return change.row
+
+
+@gate.change(Action.ROTATE_KEY, on=targets.key)
+def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") -> Job:
+    """Make a new version and let it take over; the old one still decrypts and verifies.
+
+    `activate=False` leaves it pre-active, to be activated later. Returns the job: done, or waiting
+    for a store that can't be reached. Raises StateForbids or Conflict.
+    """
+    key = change.row
+    if key.state != KeyState.ENABLED:
+        raise StateForbids(f"Only an enabled key is rotated; this one is {KeyState(key.state).label.lower()}.")
+    parameters.yes_or_no(activate, "activate")
+    if Job.objects.filter(key=key, kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES).exists():
+        raise Conflict("A rotation of this key is under way.")
+    job = _intend(change, key, JobKind.ROTATE, activate=activate)
+    change.after(lambda: _raised(jobs.run(job.id)))
+    return job
+
+
+def _weigh(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
+    """Let officers vote on the material's check value: what they agree to is this material and no other."""
+    material, claimed = arguments["material"], arguments["check_value"]
+    if not isinstance(material, Secret):
+        raise Invalid("The material is missing.", field="material")
+    arguments["check_value"] = materials.check_value(SPECS[target.row.spec], material)
+    if claimed and claimed != arguments["check_value"]:
+        raise Invalid("The material does not have that check value.", field="check_value")
+
+
+@gate.change(Action.IMPORT_KEY, on=targets.key, prepare=_weigh)
+def import_key(
+    change: Change[Key], *, material: Secret, check_value: str = "", originated_at: str | None = None, reason: str = ""
+) -> Key:
+    """Import a key's material: raw bytes for secrets, PKCS#8 DER for key pairs.
+
+    `originated_at` is when the material was made; its usage periods count from there. Where votes
+    are needed, officers agree to its check value and date; the requester then calls again with the
+    same material, which is never kept or queued meanwhile.
+    """
+    key = change.row
+    if key.state != KeyState.PENDING_IMPORT:
+        raise StateForbids("The key does not wait for an import.")
+    origin = parameters.moment(originated_at, "originated_at")
+    if origin and origin > change.now:
+        raise Invalid("originated_at lies in the future.", field="originated_at")
+    job = _intend(change, key, JobKind.IMPORT, originated_at=origin)
+    change.after(lambda: _settled(key, jobs.run_import(job.id, material, check_value)))
+    return key
+
+
+@gate.change(Action.SCHEDULE_DESTRUCTION, on=targets.key)
+def schedule_destruction(change: Change[Key], *, days: int | None = None, reason: str = "") -> Key:
+    """Stop a key and destroy it when its window is over; until then it can be cancelled.
+
+    `days` is the window, at least the classification's.
+    """
+    key, least = change.row, change.row.classification.destruction_days
+    window = least if days is None else parameters.whole(days, "days", least, 120)
+    at = change.now + timedelta(days=window)
+    lifecycle.move_key(key, KeyState.PENDING_DESTRUCTION, destroy_at=at)
+    for job in Job.objects.filter(key=key, state=JobState.PENDING).exclude(kind=JobKind.DESTROY_VERSION):
+        jobs.cancel(key, JobKind(job.kind), job.target_version, change.now)
+    _add_job(change, key, JobKind.DESTROY, run_after=at)
+    change.facts["destroy_at"] = at.isoformat()
+    change.touch("key", key.id)
+    return key
+
+
+@gate.change(Action.CANCEL_DESTRUCTION, on=targets.key)
+def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
+    """Take a scheduled destruction back, as long as it is not being carried out. The key returns disabled."""
+    key = change.row
+    if key.state != KeyState.PENDING_DESTRUCTION:
+        raise StateForbids("The key is not waiting for destruction.")
+    jobs.cancel(key, JobKind.DESTROY, 0, change.now)
+    lifecycle.move_key(key, KeyState.DISABLED)
+    change.touch("key", key.id)
+    return key
+
+
+# --- the parts
+
+
+def _policy_allows(classification: Classification, spec: Any, key_store: Any) -> tuple[KeySpec, KeyStore]:
+    """Return spec and store where the classification allows both. Raises Invalid, naming what it allows."""
+    parameters.one_of(spec, "spec", SPECS)
+    if spec not in classification.allowed_specs:
+        allowed = ", ".join(sorted(classification.allowed_specs))
+        raise Invalid(f"{classification.title} allows these specs: {allowed}.", field="spec")
+    stores = list(classification.key_stores.all())
+    wanted = names.folded(key_store) if isinstance(key_store, str) else ""
+    store = next((s for s in stores if wanted in (s.name, str(s.id)) or (not wanted and len(stores) == 1)), None)
+    if store is None:
+        allowed = ", ".join(sorted(s.name for s in stores)) or "none yet"
+        raise Invalid(f"{classification.title} allows these key stores: {allowed}. Name one.", field="key_store")
+    if Protection(store.protection).rank < Protection(classification.minimum_protection).rank:
+        raise Invalid(f"{store.title} protects less than {classification.title} asks for.", field="key_store")
+    return SPECS[spec], store
+
+
+def _alias_from(name: str) -> str:
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split())
+
+
+def _own_period(days: Any, classification: Classification) -> int | None:
+    """A key may rotate more often than its classification asks, never less."""
+    return parameters.whole_or_none(days, "rotation_days", 1, classification.rotation_days)
+
+
+def _model(store: KeyStore, imported: bool) -> str:
+    if imported:
+        return ManagementModel.CUSTOMER_PROVIDED
+    return ManagementModel.HSM_BACKED if store.protection == Protection.HSM else ManagementModel.CUSTOMER_MANAGED
+
+
+def _intend(
+    change: Change[Any], key: Key, kind: JobKind, *, activate: bool = True, originated_at: datetime | None = None
+) -> Job:
+    """Write the intent: the next version, not yet there, and the job that will make it."""
+    last = key.versions.order_by("-number").first()
+    version = KeyVersion.objects.create(
+        id=uuid.uuid4(),
+        key=key,
+        number=last.number + 1 if last else 1,
+        state=VersionState.PRE_ACTIVE,
+        condition=Condition.CREATING,
+        originated_at=originated_at,
+        created_at=change.now,
+        created_by_id=change.caller.principal_id,
+    )
+    change.outcome = Outcome.STARTED
+    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.touch("key", key.id)
+    return _add_job(change, key, kind, version=version, activate=activate)
+
+
+def _add_job(
+    change: Change[Any],
+    key: Key,
+    kind: JobKind,
+    *,
+    version: KeyVersion | None = None,
+    activate: bool = True,
+    run_after: datetime | None = None,
+) -> Job:
+    job = Job.objects.create(
+        kind=kind,
+        key=key,
+        version=version,
+        target_version=version.number if version else 0,
+        activate=activate,
+        approval=change.approval,
+        requested_by_id=change.caller.principal_id,
+        reason=change.reason,
+        created_at=change.now,
+        run_after=run_after or change.now,
+    )
+    change.facts["job"] = str(job.id)
+    return job
+
+
+def _raised(job: Job) -> Job:
+    """Return a job that is done or waits; raise what a failed one failed with."""
+    if job.state == JobState.FAILED:
+        raise BackendError(job.error or "The key store reported an error.", job=str(job.id))
+    return job
+
+
+def _settled(key: Key, job: Job) -> Key:
+    _raised(job)
+    return Key.objects.select_related("classification", "key_store").get(pk=key.pk)
+

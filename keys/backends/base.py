@@ -1,0 +1,187 @@
+"""The contract of a key store: what every backend implements and one suite (tests/backends) checks.
+
+Bytes in, bytes out. A backend knows no callers, no policy and no database of ours except where it
+is the store itself. It raises only errors of keys/errors.py: BackendUnavailable where trying again
+may help, Unsupported where it never will, CannotDecrypt for any ciphertext it refuses, Invalid for
+input that no store could take, NoMaterial for a handle that names nothing here, BackendError for
+the rest. No secret stands in a message. Every method may be called from several threads.
+
+Which uses a version's state allows is decided before a backend is asked (keys.lifecycle). A backend
+that can refuse on its own (suspend, deactivate) is a second lock, not the first.
+"""
+
+from __future__ import annotations
+
+import abc
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from keys.errors import BackendError
+from keys.secret import Secret
+
+
+class NoMaterial(BackendError):
+    """The handle names nothing in this key store: destroyed, never made, or another store's."""
+
+    code, title = "no_material", "The key store holds no material under this handle"
+
+
+class Protection(StrEnum):
+    """Where material lives, weakest first."""
+
+    SOFTWARE = "software"
+    HSM = "hsm"
+
+    @property
+    def rank(self) -> int:
+        return list(Protection).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do here; a probe at enrolment may narrow what its kind could.
+
+    `algorithms` maps a key spec to the algorithms it offers for it, default first.
+    """
+
+    algorithms: Mapping[str, tuple[str, ...]]
+    imports: frozenset[str] = frozenset()  # specs whose material can be imported
+    destroys_at_once: bool = True  # False: the store has a window of its own
+    suspends: bool = False  # True: the store itself can refuse a suspended version
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """One version's material as the store knows it.
+
+    `handle` is opaque and no secret; `check_value` tells whether two handles name the same
+    material (hex; for secrets the first bytes of a MAC under the key, for key pairs of a digest of
+    the public key); `public_key` is DER SubjectPublicKeyInfo for key pairs, else None.
+    """
+
+    handle: str
+    check_value: str
+    public_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a store can be used now; `detail` is one sentence for a person."""
+
+    ok: bool
+    detail: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(abc.ABC):
+    """One configured key store. `settings` are its KeyStore row's; `credential` its resolved secret."""
+
+    kind: ClassVar[str]
+    protection: ClassVar[Protection]
+
+    @abc.abstractmethod
+    def __init__(
+        self, store_id: uuid.UUID, settings: Mapping[str, Any], credential: Secret | None
+    ) -> None: ...
+
+    @classmethod
+    @abc.abstractmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise Invalid, naming the setting, where a key store could not be configured like this."""
+
+    @abc.abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abc.abstractmethod
+    def health(self) -> Health:
+        """Never raises."""
+
+    def close(self) -> None:
+        """Let go of sessions and caches; the object is not used again."""
+
+    # --- a version's life. `label` is the version's uuid: deterministic, so that a crash can be reconciled.
+
+    @abc.abstractmethod
+    def generate(self, label: uuid.UUID, spec: str) -> Material:
+        """Make material under `label`, once: what is there already is returned, so that a retry is safe.
+
+        Raises Conflict where material of another spec is there, Unsupported for a spec not offered.
+        """
+
+    @abc.abstractmethod
+    def find(self, label: uuid.UUID) -> Material | None:
+        """Return what an earlier generate or import under `label` left, complete, or None.
+
+        A half-made pair (one of two objects) is cleaned away and reported as None.
+        """
+
+    @abc.abstractmethod
+    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
+        """Take the caller's material: raw bytes for secrets, unencrypted PKCS#8 DER for key pairs.
+
+        The same material again is a success; other material under the same label is a Conflict.
+        Raises Invalid for what does not fit `spec`.
+        """
+
+    @abc.abstractmethod
+    def destroy(self, handle: str) -> None:
+        """Remove the material for good. What is already gone is a success, so that a retry is safe."""
+
+    def suspend(self, handle: str) -> None:
+        """Make the store itself refuse use, where it can; the console enforces it anyway."""
+
+    def resume(self, handle: str) -> None:
+        """Undo suspend()."""
+
+    def deactivate(self, handle: str) -> None:
+        """Make the store itself refuse to protect new data, where it can express that."""
+
+    # --- use. `algorithm` is a name from keys.algorithms.ALGORITHMS that capabilities() lists.
+
+    def inline(self, handle: str) -> bool:
+        """Whether a use of `handle` would be quick and local now, so that an event loop may run it itself."""
+        return False
+
+    @abc.abstractmethod
+    def encrypt(self, handle: str, algorithm: str, plaintext: bytes, aad: bytes) -> bytes:
+        """Return the store's own ciphertext: nonce, data, tag. The envelope around it is ours."""
+
+    @abc.abstractmethod
+    def decrypt(self, handle: str, algorithm: str, ciphertext: bytes, aad: bytes) -> bytes:
+        """Undo encrypt(). Raises CannotDecrypt for whatever is not exactly its output for `aad`."""
+
+    @abc.abstractmethod
+    def sign(
+        self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
+    ) -> bytes:
+        """Return the signature (ECDSA: DER). `prehashed`: `message` is the digest, of the digest's length."""
+
+    @abc.abstractmethod
+    def verify(
+        self,
+        handle: str,
+        algorithm: str,
+        message: bytes,
+        signature: bytes,
+        *,
+        prehashed: bool = False,
+    ) -> bool:
+        """Whether the signature is valid. A malformed one is merely not valid; a digest of a wrong length Invalid.
+
+        A backend may verify here, from the public key, rather than in the store.
+        """
+
+    @abc.abstractmethod
+    def mac(self, handle: str, algorithm: str, message: bytes) -> bytes: ...
+
+    @abc.abstractmethod
+    def verify_mac(self, handle: str, algorithm: str, message: bytes, tag: bytes) -> bool:
+        """Compare in constant time."""
+
+    @abc.abstractmethod
+    def random(self, count: int) -> bytes:
+        """Return `count` random bytes from the store's own generator, 1 to 1024. Raises Invalid."""

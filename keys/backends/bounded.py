@@ -1,0 +1,145 @@
+"""A bounded pool of threads and a deadline around a slow key store, so that it can't stall the others.
+
+The caller waits at most `timeout` seconds, then gets BackendUnavailable; the call itself goes on in
+its thread (no foreign library can be interrupted) and keeps its place until it returns. When every
+place is taken, callers are refused at once rather than queued without end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+from keys.backends.base import Backend, Capabilities, Health, Material, Protection
+from keys.errors import BackendUnavailable, KeyServiceError
+from keys.secret import Secret
+
+Answer = TypeVar("Answer")
+
+# How many calls may wait for a thread, for each thread.
+QUEUE_PER_WORKER = 16
+
+
+class Bounded(Backend):
+    """Any backend, in a pool of its own."""
+
+    kind: ClassVar[str] = "bounded"
+    protection: ClassVar[Protection] = Protection.SOFTWARE
+
+    def __init__(
+        self, backend: Backend, *, workers: int, timeout: float, queue: int | None = None
+    ) -> None:
+        self._backend = backend
+        self._timeout = timeout
+        places = workers + (workers * QUEUE_PER_WORKER if queue is None else queue)
+        self._places = threading.BoundedSemaphore(places)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"keystore-{backend.kind}")
+        # An instance carries what its backend is; only the class can't know.
+        self.kind = backend.kind  # type: ignore[misc]
+        self.protection = backend.protection  # type: ignore[misc]
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> NoReturn:
+        raise NotImplementedError("Ask the backend's own class.")
+
+    def _run(self, call: Callable[[], Answer]) -> Answer:
+        if not self._places.acquire(blocking=False):
+            raise BackendUnavailable("Too many calls wait for this key store.")
+        try:
+            future = self._pool.submit(self._in_time, call, time.monotonic() + self._timeout)
+        except RuntimeError:  # the pool was shut down
+            self._places.release()
+            raise BackendUnavailable("This key store is being closed.") from None
+        future.add_done_callback(self._release)
+        try:
+            return future.result(self._timeout)
+        except FutureTimeout:
+            future.cancel()
+            raise BackendUnavailable(
+                f"The key store did not answer in {self._timeout:g} seconds; "
+                "whether it did what was asked is not known."
+            ) from None
+
+    @staticmethod
+    def _in_time(call: Callable[[], Answer], deadline: float) -> Answer:
+        # Nobody waits for a call whose deadline passed in the queue; starting it would only do harm.
+        if time.monotonic() >= deadline:
+            raise BackendUnavailable("The key store was too busy to start in time.")
+        return call()
+
+    def _release(self, future: Future[Any]) -> None:
+        self._places.release()
+
+    def capabilities(self) -> Capabilities:
+        return self._run(self._backend.capabilities)
+
+    def health(self) -> Health:
+        try:
+            return self._run(self._backend.health)
+        except KeyServiceError as error:
+            return Health(False, error.detail)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._backend.close()
+
+    def generate(self, label: uuid.UUID, spec: str) -> Material:
+        return self._run(lambda: self._backend.generate(label, spec))
+
+    def find(self, label: uuid.UUID) -> Material | None:
+        return self._run(lambda: self._backend.find(label))
+
+    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
+        return self._run(lambda: self._backend.import_material(label, spec, material))
+
+    def destroy(self, handle: str) -> None:
+        self._run(lambda: self._backend.destroy(handle))
+
+    def suspend(self, handle: str) -> None:
+        self._run(lambda: self._backend.suspend(handle))
+
+    def resume(self, handle: str) -> None:
+        self._run(lambda: self._backend.resume(handle))
+
+    def deactivate(self, handle: str) -> None:
+        self._run(lambda: self._backend.deactivate(handle))
+
+    def encrypt(self, handle: str, algorithm: str, plaintext: bytes, aad: bytes) -> bytes:
+        return self._run(lambda: self._backend.encrypt(handle, algorithm, plaintext, aad))
+
+    def decrypt(self, handle: str, algorithm: str, ciphertext: bytes, aad: bytes) -> bytes:
+        return self._run(lambda: self._backend.decrypt(handle, algorithm, ciphertext, aad))
+
+    def sign(
+        self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
+    ) -> bytes:
+        return self._run(
+            lambda: self._backend.sign(handle, algorithm, message, prehashed=prehashed)
+        )
+
+    def verify(
+        self,
+        handle: str,
+        algorithm: str,
+        message: bytes,
+        signature: bytes,
+        *,
+        prehashed: bool = False,
+    ) -> bool:
+        return self._run(
+            lambda: self._backend.verify(handle, algorithm, message, signature, prehashed=prehashed)
+        )
+
+    def mac(self, handle: str, algorithm: str, message: bytes) -> bytes:
+        return self._run(lambda: self._backend.mac(handle, algorithm, message))
+
+    def verify_mac(self, handle: str, algorithm: str, message: bytes, tag: bytes) -> bool:
+        return self._run(lambda: self._backend.verify_mac(handle, algorithm, message, tag))
+
+    def random(self, count: int) -> bytes:
+        return self._run(lambda: self._backend.random(count))

@@ -1,0 +1,188 @@
+"""Which kinds of key store there are, and the one live Backend for each configured store in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from django.conf import settings as django_settings
+
+from keys.backends.base import Backend, Protection
+from keys.backends.bounded import Bounded
+from keys.errors import BackendUnavailable, Invalid, Unsupported
+from keys.secret import Secret
+
+CREDENTIAL_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of key store. `path` is imported only when a store of the kind is used."""
+
+    name: str
+    label: str
+    help: str
+    protection: Protection
+    path: str
+    # 0: quick and local, called directly. Else the number of threads that may be inside it at once.
+    workers: int = 0
+    needs_credential: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    row.name: row
+    for row in (
+        Kind(
+            "software",
+            "Software",
+            "Keys computed by this service, wrapped under its root key in a database of their own. "
+            "No settings.",
+            Protection.SOFTWARE,
+            "keys.backends.software.backend.SoftwareBackend",
+        ),
+        Kind(
+            "pkcs11",
+            "Hardware security module (PKCS#11)",
+            "Keys that are made in the module and can't leave it. Settings: module (path of the "
+            "vendor's library), token_label or token_serial, optionally slot. The PIN is the "
+            "credential.",
+            Protection.HSM,
+            "keys.backends.pkcs11.backend.Pkcs11Backend",
+            workers=8,
+            needs_credential=True,
+        ),
+    )
+}
+
+# The process id is part of the key: sessions and threads do not survive a fork.
+_backends: dict[tuple[int, uuid.UUID, str], Backend] = {}
+_lock = threading.Lock()
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Return every kind of key store that can be configured."""
+    return tuple(KINDS.values())
+
+
+def backend_class(kind: str) -> type[Backend]:
+    """Import and return a kind's class. Raises Unsupported for an unknown kind."""
+    if kind not in KINDS:
+        raise Unsupported(f"There is no kind of key store {kind!r}; there are {', '.join(KINDS)}.")
+    module, _, name = KINDS[kind].path.rpartition(".")
+    return cast("type[Backend]", getattr(importlib.import_module(module), name))
+
+
+def check_settings(kind: str, settings: Mapping[str, Any], credentials_reference: str) -> None:
+    """Raise Invalid where a key store could not be configured like this. Reaches for nothing."""
+    backend_class(kind).check_settings(settings)
+    _parse_reference(credentials_reference)
+    if KINDS[kind].needs_credential and not credentials_reference:
+        raise Invalid("This kind of key store needs a credential: env:NAME or file:/path.")
+
+
+def backend_for(
+    store_id: uuid.UUID, kind: str, settings: Mapping[str, Any], credentials_reference: str
+) -> Backend:
+    """Return this process's backend for a key store, made on first use.
+
+    A change of settings or reference makes a new one. Raises Invalid, Unsupported or
+    BackendUnavailable (the credential can't be read).
+    """
+    key = (os.getpid(), store_id, _digest(kind, settings, credentials_reference))
+    found = _backends.get(key)  # a plain dict read is atomic; the hot path takes no lock
+    if found is not None:
+        return found
+    with _lock:
+        found = _backends.get(key)
+        if found is None:
+            found = _made(store_id, kind, settings, credentials_reference)
+            superseded = _pop(store_id)
+            _backends[key] = found
+        else:
+            superseded = []
+    _close(superseded)
+    return found
+
+
+def forget(store_id: uuid.UUID) -> None:
+    """Close this process's backend for a key store; the next use makes a new one."""
+    with _lock:
+        gone = _pop(store_id)
+    _close(gone)
+
+
+def resolve_credential(reference: str) -> Secret | None:
+    """Return the secret that a reference names: "" (none), "env:NAME" or "file:/absolute/path".
+
+    Raises Invalid for any other form and BackendUnavailable where it can't be read. Messages name the
+    reference, never the value. One newline at the end of a file is not part of the secret.
+    """
+    scheme, name = _parse_reference(reference)
+    if not scheme:
+        return None
+    if scheme == "env":
+        value = os.environ.get(name)
+        if not value:
+            raise BackendUnavailable(f"The credential {reference} is not set.")
+        return Secret(value.encode())
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(CREDENTIAL_LIMIT + 1)
+    except OSError as error:
+        raise BackendUnavailable(
+            f"The credential {reference} can't be read: {error.strerror}."
+        ) from None
+    content = content.removesuffix(b"\n").removesuffix(b"\r")
+    if not content or len(content) > CREDENTIAL_LIMIT:
+        raise BackendUnavailable(f"The credential {reference} is empty or too long.")
+    return Secret(content)
+
+
+def _parse_reference(reference: str) -> tuple[str, str]:
+    if reference == "":
+        return "", ""
+    scheme, _, name = reference.partition(":")
+    if scheme == "env" and name.isidentifier() and name.isascii():
+        return scheme, name
+    if scheme == "file" and name.startswith("/") and "\x00" not in name:
+        return scheme, name
+    # The text is not repeated: somebody may have typed the secret itself.
+    raise Invalid("A credential reference is empty, env:NAME or file:/absolute/path.")
+
+
+def _made(
+    store_id: uuid.UUID, kind: str, settings: Mapping[str, Any], credentials_reference: str
+) -> Backend:
+    cls = backend_class(kind)
+    cls.check_settings(settings)
+    backend = cls(store_id, settings, resolve_credential(credentials_reference))
+    workers = KINDS[kind].workers
+    if not workers:
+        return backend
+    return Bounded(backend, workers=workers, timeout=django_settings.BACKEND_TIMEOUT_SECONDS)
+
+
+def _digest(kind: str, settings: Mapping[str, Any], reference: str) -> str:
+    written = json.dumps([kind, dict(settings), reference], sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _pop(store_id: uuid.UUID) -> list[Backend]:
+    # Entries of a parent process are dropped without closing: their sessions are the parent's.
+    own = os.getpid()
+    gone = [key for key in _backends if key[1] == store_id or key[0] != own]
+    popped = [(key, _backends.pop(key)) for key in gone]
+    return [backend for key, backend in popped if key[0] == own]
+
+
+def _close(backends: list[Backend]) -> None:
+    for backend in backends:
+        backend.close()

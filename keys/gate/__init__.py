@@ -1,0 +1,11 @@
+"""The gate: resolve, decide, approve, record. Every way to use or change a key passes here.
+
+`gate.use`, `gate.change` and `gate.read` are the only callers of `policy.decide` and of the audit
+writer. A function behind the gate can't forget to be checked or to leave an entry.
+"""
+
+from keys.gate.change import Change, Target, change
+from keys.gate.read import read
+from keys.gate.use import Operation, Use, use
+
+__all__ = ["Change", "Operation", "Target", "Use", "change", "read", "use"]

@@ -1,0 +1,336 @@
+"""Changing things: resolve, decide, approve, then change and record in one transaction.
+
+A change is written once, as a plain function of an admitted `Change`. Calling the result is what
+the button, the API, the command and the scheduler all do. Its keyword arguments are plain JSON
+values: they are what officers vote on, and with them the worker calls the same function later.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import update_wrapper
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+
+from django.db import DatabaseError, IntegrityError, transaction
+
+from audit import canonical
+from audit.errors import AuditError
+from audit.events import Outcome, Subject
+from keys import approvals, clock, diffs, names, policy, snapshot
+from keys.actions import Action
+from keys.approvals import Wish
+from keys.callers import Caller
+from keys.errors import Conflict, Invalid, KeyServiceError, LogUnavailable, NotFound, PendingApproval, Unavailable
+from keys.gate import record
+from keys.gate.use import refusal
+from keys.models import Approval
+from keys.models.approval import ApprovalState
+from keys.policy import QuorumRule, Standing
+from keys.secret import Secret
+from keys.targets import Resolver, Target
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class _Rehearsed(Exception):
+    """Ends a rehearsal, so that its transaction is rolled back."""
+
+
+@dataclass(slots=True)
+class Change(Generic[S]):
+    """An admitted change: what its function works with."""
+
+    caller: Caller
+    action: Action
+    target: Target[S]
+    standing: Standing
+    now: datetime
+    reason: str = ""
+    approval: Approval | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+    # What the entry says, where it is not what was decided on: jobs speak of the key and its action.
+    about: Subject | None = None
+    record_as: Action | None = None
+    outcome: Outcome = Outcome.SUCCESS
+    why: str = ""
+    cited: list[str] = field(default_factory=list)
+    then: Callable[[], Any] | None = None
+
+    @property
+    def row(self) -> S:
+        return self.target.row
+
+    def touch(self, kind: str, identity: object) -> None:
+        """Name a subject that this changes: uses that rest on it are decided again."""
+        self.touched.add(f"{kind}:{identity}")
+
+    def after(self, step: Callable[[], Any]) -> None:
+        """Do this once the change is committed; what it returns is what the caller gets."""
+        self.then = step
+
+
+class Changer(Generic[S, P, R]):
+    """A change behind the gate; call it with a caller, a reference, and the change's own arguments."""
+
+    def __init__(
+        self,
+        action: Action | Callable[[dict[str, Any]], Action],
+        resolve: Resolver[S],
+        body: Callable[Concatenate[Change[S], P], R],
+        prepare: Callable[[Target[S], dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._action, self._resolve, self._body, self._prepare = action, resolve, body, prepare
+        self._signature = inspect.signature(body)
+        update_wrapper(self, body)
+
+    def __call__(self, caller: Caller, reference: str = "", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the change and return its result once it and its entry are committed together.
+
+        Raises PendingApproval where officers must agree first, and the other errors of keys.errors;
+        whatever is raised has left an entry, LogUnavailable excepted.
+        """
+        arguments = self._arguments(kwargs)
+        action = self._action if isinstance(self._action, Action) else self._action(arguments)
+        try:
+            standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
+            change = self._admit(caller, standing, action, reference, arguments)
+            rule = approvals.rule_for(action, change.target)
+            if rule is not None:
+                self._approve(change, rule, arguments)
+            return self._carry_out(change, arguments)
+        except IntegrityError:
+            raise Conflict("Something changed meanwhile, or the name is taken; look again.") from None
+        except DatabaseError:
+            raise Unavailable("The database can't be reached now.") from None
+
+    def _arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            bound = self._signature.bind(None, **kwargs)
+        except TypeError as error:
+            raise Invalid(f"Wrong parameters: {error}.") from None
+        bound.apply_defaults()
+        return dict(list(bound.arguments.items())[1:])
+
+    def _admit(
+        self, caller: Caller, standing: Standing | None, action: Action, reference: str, arguments: dict[str, Any]
+    ) -> Change[S]:
+        """Resolve and decide. A refusal leaves its entry here."""
+        try:
+            target = self._resolve(reference, arguments)
+        except NotFound as error:
+            subject = Subject(_kind(action), record.printable(reference))
+            record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
+            raise error from None
+        now = clock.now()
+        decision = policy.decide(
+            caller,
+            standing,
+            action,
+            now=now,
+            key_id=target.key.id if target.key else None,
+            classification_id=target.classification.id if target.classification else None,
+        )
+        if not decision.allowed or standing is None:
+            event = record.event(
+                caller, action, target.subject(_number(arguments)), Outcome.DENIED, reason=decision.reason
+            )
+            record.wait(event)
+            raise refusal(decision, missing=False)
+        change = Change(caller, action, target, standing, now)
+        with self._failing(change, arguments):
+            change.reason = names.prose(arguments.get("reason") or "", "reason")
+            _check_plain(arguments)
+            if self._prepare is not None:
+                self._prepare(target, arguments)
+        return change
+
+    def _approve(self, change: Change[S], rule: QuorumRule, arguments: dict[str, Any]) -> None:
+        """Find the votes that allow this, or open a request and raise PendingApproval."""
+        wish = Wish(change.action, change.target, votable(arguments))
+        with self._failing(change, arguments):
+            change.approval = approvals.in_hand(change.caller, wish)
+            if change.approval is None:
+                self._rehearse(change, arguments)
+        if change.approval is not None:
+            self._verify(change, wish, rule, arguments)
+            return
+        with self._failing(change, arguments), transaction.atomic():
+            request = approvals.open_request(change.caller, wish, rule, change.reason)
+            event = record.event(
+                change.caller,
+                change.action,
+                change.target.subject(_number(arguments)),
+                Outcome.PENDING,
+                reason="pending_approval",
+                facts=told(change, arguments) | {"request_sha256": request.digest},
+                approvals=[request.id],
+            )
+            record.in_transaction(event, [])
+        detail = f"This needs {rule.m} of the officers to agree; the request is {request.id}."
+        raise PendingApproval(" ".join(filter(None, [detail, approvals.shortage(rule)])), approval=str(request.id))
+
+    def _verify(self, change: Change[S], wish: Wish, rule: QuorumRule, arguments: dict[str, Any]) -> None:
+        """Check an approved request once more. One that no longer holds is closed, with an entry."""
+        approval = cast(Approval, change.approval)
+        with self._failing(change, arguments):
+            if approval.state != ApprovalState.APPROVED:
+                raise Conflict(f"The request is not approved: {ApprovalState(approval.state).label.lower()}.")
+        fault = approvals.votes_fault(approval) or approvals.drift(approval, wish, rule)
+        end = ApprovalState.VOID if fault else ApprovalState.EXPIRED
+        if not fault and not approvals.expired(approval):
+            return
+        fault = fault or "its time is over"
+        with transaction.atomic():
+            approvals.close(approval, end, fault)
+            event = record.event(
+                change.caller,
+                change.action,
+                change.target.subject(_number(arguments)),
+                Outcome.DENIED,
+                reason="approval_" + end.value,
+                facts={"fault": fault},
+                approvals=[approval.id],
+            )
+            record.in_transaction(event, [])
+        raise Conflict(f"The votes no longer hold: {fault}. Ask again.", approval=str(approval.id))
+
+    def _rehearse(self, change: Change[S], arguments: dict[str, Any]) -> None:
+        """Try the change and take it back: what can't be done is not put to a vote.
+
+        Changes have no effect outside the database before they are committed, so this is safe.
+        """
+        trial = Change(change.caller, change.action, change.target, change.standing, change.now, change.reason)
+        with suppress(_Rehearsed), transaction.atomic():
+            self._body(trial, **arguments)  # type: ignore[call-arg]
+            raise _Rehearsed
+        with suppress(AttributeError):
+            change.target.row.refresh_from_db()  # type: ignore[attr-defined]
+
+    def _carry_out(self, change: Change[S], arguments: dict[str, Any]) -> R:
+        with self._failing(change, arguments), diffs.collected() as changed, transaction.atomic():
+            if change.approval is not None:
+                approvals.close(change.approval, ApprovalState.EXECUTED)
+                change.cited.append(str(change.approval.id))
+            result = self._body(change, **arguments)  # type: ignore[call-arg]
+            facts = told(change, arguments) | ({"diffs": changed} if changed else {})
+            event = record.event(
+                change.caller,
+                change.record_as or change.action,
+                change.about or change.target.subject(_number(arguments)),
+                change.outcome,
+                reason=change.why,
+                facts=facts,
+                approvals=change.cited,
+            )
+            record.in_transaction(event, change.touched)
+        return cast(R, change.then()) if change.then is not None else result
+
+    def _failing(self, change: Change[S], arguments: dict[str, Any]) -> _Failing:
+        return _Failing(change, arguments)
+
+
+@dataclass(slots=True)
+class _Failing:
+    """Leave an entry for whatever goes wrong in the block, after its transaction was rolled back."""
+
+    change: Change[Any]
+    arguments: dict[str, Any]
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, _Rehearsed):
+            return
+        if isinstance(error, AuditError):
+            raise LogUnavailable("The audit log can't be written now; nothing was changed.") from None
+        if isinstance(error, IntegrityError):
+            error = Conflict("Something changed meanwhile, or the name is taken; look again.")
+        elif isinstance(error, DatabaseError):
+            return
+        outcome, reason = record.failure(error)
+        change = self.change
+        subject = change.about or change.target.subject(_number(self.arguments))
+        record.wait(
+            record.event(
+                change.caller,
+                change.action,
+                subject,
+                outcome,
+                reason=reason,
+                facts=_safe(self.arguments),
+                approvals=[change.approval.id] if change.approval else [],
+            )
+        )
+        if isinstance(error, Conflict):
+            raise error from None
+
+
+def change(
+    action: Action | Callable[[dict[str, Any]], Action],
+    on: Resolver[S],
+    prepare: Callable[[Target[S], dict[str, Any]], None] | None = None,
+) -> Callable[[Callable[Concatenate[Change[S], P], R]], Changer[S, P, R]]:
+    """Put a function of an admitted `Change` behind the gate.
+
+    `on` finds what it is about; `prepare` fills in arguments that officers vote on.
+    """
+
+    def behind_the_gate(body: Callable[Concatenate[Change[S], P], R]) -> Changer[S, P, R]:
+        return Changer(action, on, body, prepare)
+
+    return behind_the_gate
+
+
+def votable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that officers vote on: all but secrets and the reason, which has its own place."""
+    return {
+        name: value for name, value in arguments.items() if name != "reason" and not isinstance(value, Secret)
+    }
+
+
+def told(change: Change[Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of an entry: what was asked, why, and what the change itself adds."""
+    facts = _safe(arguments) if change.about is None else {}
+    if change.reason:
+        facts["reason"] = change.reason
+    return facts | change.facts
+
+
+def _safe(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments fit for the log: no secrets, and nothing of a size or type to choke on."""
+    asked = {}
+    for name, value in votable(arguments).items():
+        if value in (None, "", [], {}):
+            continue
+        try:
+            small = len(canonical.encode(value)) <= 4096
+        except (TypeError, ValueError):
+            small = False
+        asked[name] = value if small else record.printable(repr(value))
+    return {"asked": asked} if asked else {}
+
+
+def _check_plain(arguments: dict[str, Any]) -> None:
+    """Raise Invalid where an argument is no plain JSON value: it could not be voted on or recorded."""
+    try:
+        canonical.encode(votable(arguments))
+    except (TypeError, ValueError):
+        raise Invalid("Only text, whole numbers, true, false, lists and objects are understood here.") from None
+
+
+def _number(arguments: dict[str, Any]) -> int | None:
+    number = arguments.get("number")
+    return number if isinstance(number, int) else None
+
+
+def _kind(action: Action) -> str:
+    """Return what an action is about, by the last word of its name, for a subject nobody found."""
+    return action.value.rsplit("_", 1)[-1]

@@ -1,0 +1,50 @@
+"""Reading: decided like everything else; what is refused leaves an entry, and so does what leaves the house."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audit.events import Outcome, Subject
+from keys import clock, policy, snapshot
+from keys.actions import Action
+from keys.callers import Caller
+from keys.gate import record
+from keys.gate.use import refusal
+from keys.policy import Standing
+
+
+def read(
+    caller: Caller,
+    action: Action,
+    subject: Subject | None = None,
+    *,
+    key: Any = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Standing:
+    """Admit a read and return the caller's standing, by which lists are narrowed.
+
+    `key` is the keys.models.Key that is read, where one is. Raises Denied or NotFound.
+    """
+    standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
+    decision = policy.decide(
+        caller,
+        standing,
+        action,
+        now=clock.now(),
+        key_id=key.id if key is not None else None,
+        classification_id=key.classification_id if key is not None else None,
+    )
+    about = subject or (Subject("key", str(key.id), key.alias) if key is not None else Subject("house", "house"))
+    if not decision.allowed or standing is None:
+        record.wait(record.event(caller, action, about, Outcome.DENIED, reason=decision.reason))
+        raise refusal(decision, missing=False)
+    if action.row.recorded:
+        record.wait(record.event(caller, action, about, Outcome.SUCCESS, facts=facts))
+    return standing
+
+
+def not_found(caller: Caller, action: Action, kind: str, reference: str) -> None:
+    """Leave the entry of a request for something that isn't there."""
+    subject = Subject(kind, record.printable(reference))
+    record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))

@@ -1,0 +1,98 @@
+"""Entries: how what happened at the gate becomes an event, and how the log's own trouble is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from audit import writer
+from audit.errors import AuditError, QueueFull
+from audit.events import Actor, Event, Outcome, Subject
+from keys.actions import Action
+from keys.callers import Caller
+from keys.errors import Busy, Denied, KeyServiceError, LogUnavailable, NotFound
+
+NO_SUBJECTS: frozenset[str] = frozenset()
+# Long enough for a slow disk; the appender itself gives up sooner and says why.
+WAIT_SECONDS = 30
+
+
+def event(
+    caller: Caller,
+    action: Action,
+    subject: Subject,
+    outcome: Outcome,
+    *,
+    reason: str = "",
+    facts: Mapping[str, Any] | None = None,
+    approvals: Iterable[object] = (),
+) -> Event:
+    """Return the event of one outcome. `reason` is a stable code, never a secret."""
+    told = dict(facts or {})
+    if caller.credential_id is not None:
+        told["credential"] = str(caller.credential_id)
+    if caller.role:
+        told["role"] = caller.role.value
+    if caller.demo:
+        told["demo"] = True
+    return Event(
+        actor=Actor(caller.kind.value, str(caller.principal_id), caller.name),
+        method=caller.method.value,
+        door=caller.door.value,
+        action=action.value,
+        object=subject,
+        outcome=outcome,
+        reason=reason,
+        source=caller.source,
+        request_id=caller.request_id,
+        approvals=tuple(str(approval) for approval in approvals),
+        facts=told,
+    )
+
+
+def submit(event: Event, epoch: int, subjects: frozenset[str]) -> Future[int]:
+    """Hand an event to group commit. Raises Busy where too much waits already."""
+    try:
+        return writer.appender().submit(event, epoch=epoch, subjects=subjects)
+    except QueueFull:
+        raise Busy("The audit log has too much waiting; try again.") from None
+
+
+def wait(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
+    """Make an event durable and return its index.
+
+    Raises audit.errors.Superseded where a subject changed since `epoch`, LogUnavailable where the
+    entry could not be made durable.
+    """
+    future = submit(event, epoch, subjects)
+    try:
+        return future.result(WAIT_SECONDS)
+    except AuditError as error:
+        raise translated(error) from None
+    except TimeoutError:
+        raise LogUnavailable("The audit log did not answer in time.") from None
+
+
+def translated(error: AuditError) -> Exception:
+    """Return the log's trouble as ours; Superseded stays what it is, for the gate to try again."""
+    from audit.errors import Superseded
+
+    return error if isinstance(error, Superseded) else LogUnavailable("The audit log can't be written now.")
+
+
+def in_transaction(event: Event, subjects: Iterable[str]) -> int:
+    """Append within the caller's transaction, so that the change and its entry commit together."""
+    return writer.append([event], subjects=subjects)[0]
+
+
+def failure(error: BaseException) -> tuple[Outcome, str]:
+    """Return outcome and reason code of an error."""
+    if isinstance(error, Denied | NotFound):
+        return Outcome.DENIED, error.code
+    return Outcome.FAILED, error.code if isinstance(error, KeyServiceError) else "internal_error"
+
+
+def printable(text: str) -> str:
+    """Return what a caller sent as a name, cut and cleaned so that it can stand in an entry."""
+    return "".join(character if character.isprintable() else "?" for character in text[:128])

@@ -1,0 +1,215 @@
+"""The states of keys and versions: tables, and the only code that writes a state column.
+
+Sources: NIST SP 800-57 part 1 rev. 5, section 7 (version states); KMIP 2.1 (Destroyed Compromised);
+AWS KMS key states (the named key). docs/adr/0001-the-gate.md says who calls this.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.db import models
+from django.db.models import Q
+
+from keys.errors import Conflict, IllegalTransition, StateForbids
+
+if TYPE_CHECKING:
+    from keys.models import Classification, Key, KeyVersion
+
+
+class VersionState(models.TextChoices):
+    PRE_ACTIVE = "pre_active", "Pre-active"
+    ACTIVE = "active", "Active"
+    SUSPENDED = "suspended", "Suspended"
+    DEACTIVATED = "deactivated", "Deactivated"
+    COMPROMISED = "compromised", "Compromised"
+    DESTROYED = "destroyed", "Destroyed"
+    DESTROYED_COMPROMISED = "destroyed_compromised", "Destroyed, compromised"
+
+
+class Condition(models.TextChoices):
+    """How the material is doing; apart from the state."""
+
+    CREATING = "creating", "Being created"
+    PENDING_DESTRUCTION = "pending_destruction", "Waiting for destruction"
+    UNAVAILABLE = "unavailable", "Material unavailable"
+
+
+class KeyState(models.TextChoices):
+    PENDING_IMPORT = "pending_import", "Waiting for import"
+    ENABLED = "enabled", "Enabled"
+    DISABLED = "disabled", "Disabled"
+    PENDING_DESTRUCTION = "pending_destruction", "Waiting for destruction"
+    DESTROYED = "destroyed", "Destroyed"
+
+
+_V, _K = VersionState, KeyState
+
+# 13 legal edges of 42 ordered pairs.
+VERSION_EDGES: dict[VersionState, frozenset[VersionState]] = {
+    _V.PRE_ACTIVE: frozenset({_V.ACTIVE, _V.COMPROMISED, _V.DESTROYED}),
+    _V.ACTIVE: frozenset({_V.SUSPENDED, _V.DEACTIVATED, _V.COMPROMISED}),
+    _V.SUSPENDED: frozenset({_V.ACTIVE, _V.DEACTIVATED, _V.COMPROMISED}),
+    _V.DEACTIVATED: frozenset({_V.COMPROMISED, _V.DESTROYED}),
+    _V.COMPROMISED: frozenset({_V.DESTROYED_COMPROMISED}),
+    _V.DESTROYED: frozenset({_V.DESTROYED_COMPROMISED}),
+    _V.DESTROYED_COMPROMISED: frozenset(),
+}
+
+KEY_EDGES: dict[KeyState, frozenset[KeyState]] = {
+    _K.PENDING_IMPORT: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
+    _K.ENABLED: frozenset({_K.DISABLED, _K.PENDING_DESTRUCTION}),
+    _K.DISABLED: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
+    # Cancelling returns a key to disabled, never straight to enabled.
+    _K.PENDING_DESTRUCTION: frozenset({_K.DISABLED, _K.DESTROYED}),
+    _K.DESTROYED: frozenset(),
+}
+
+# States that no longer hold material.
+GONE = frozenset({_V.DESTROYED, _V.DESTROYED_COMPROMISED})
+# States a primary version can be in.
+SERVING = frozenset({_V.ACTIVE, _V.SUSPENDED})
+
+
+def check_version_edge(version: KeyVersion, to: VersionState) -> None:
+    """Raise IllegalTransition, naming what would be possible, where the table has no such edge."""
+    state = VersionState(version.state)
+    if to in VERSION_EDGES[state]:
+        return
+    possible = ", ".join(sorted(edge.value for edge in VERSION_EDGES[state])) or "nothing"
+    raise IllegalTransition(
+        f"Version {version.number} is {state.value}; it can't become {to.value}. Possible: {possible}.",
+        state=state.value,
+        to=to.value,
+    )
+
+
+def move_version(version: KeyVersion, to: VersionState, now: datetime, reason: str = "") -> None:
+    """Write a version's next state by compare-and-set, with the stamp that belongs to it.
+
+    Raises IllegalTransition where the table has no such edge, Conflict where somebody was quicker.
+    """
+    check_version_edge(version, to)
+    changes: dict[str, object] = {"state": to, "state_reason": reason[:500]}
+    if to not in SERVING:
+        changes["primary"] = False
+    stamp = {
+        _V.ACTIVE: "activated_at" if version.activated_at is None else "",
+        _V.DEACTIVATED: "deactivated_at",
+        _V.COMPROMISED: "compromised_at",
+        _V.DESTROYED: "destroyed_at",
+        _V.DESTROYED_COMPROMISED: "compromised_at" if version.state == _V.DESTROYED else "destroyed_at",
+    }.get(to, "")
+    if stamp:
+        changes[stamp] = now
+    if to in GONE:
+        changes |= {"condition": "", "destroy_at": None}
+    _compare_and_set(version, changes)
+
+
+def set_condition(version: KeyVersion, condition: Condition | None, **columns: object) -> None:
+    """Write a version's operational condition, and what the store said of it, by compare-and-set."""
+    _compare_and_set(version, {"condition": condition or "", **columns})
+
+
+def make_primary(version: KeyVersion, classification: Classification, now: datetime) -> None:
+    """Activate `version` and let it take over: the old primary is deactivated in the same transaction.
+
+    Raises IllegalTransition or Conflict.
+    """
+    from keys.models import KeyVersion
+
+    serving = KeyVersion.objects.filter(key_id=version.key_id, state__in=SERVING).exclude(pk=version.pk)
+    for old in serving:
+        move_version(old, _V.DEACTIVATED, now, f"replaced by version {version.number}")
+    move_version(version, _V.ACTIVE, now)
+    origin = version.originated_at or now
+    _compare_and_set(
+        version,
+        {
+            "primary": True,
+            "originated_at": origin,
+            "protect_until": origin + timedelta(days=classification.originator_days),
+            "process_until": origin + timedelta(days=classification.recipient_days),
+        },
+    )
+
+
+def rotation_date(key: Key, version: KeyVersion) -> datetime | None:
+    """Return when a key is due: its own period or its classification's, whichever is shorter."""
+    if version.originated_at is None:
+        return None
+    days = min(filter(None, [key.rotation_days, key.classification.rotation_days]))
+    return version.originated_at + timedelta(days=days)
+
+
+def move_key(key: Key, to: KeyState, **columns: object) -> None:
+    """Write a key's next state by compare-and-set. Raises IllegalTransition or Conflict."""
+    from keys.models import Key
+
+    state = KeyState(key.state)
+    if to not in KEY_EDGES[state]:
+        raise IllegalTransition(
+            f"Key {key.alias} is {state.label.lower()}; it can't become {to.label.lower()}.",
+            state=state.value,
+            to=to.value,
+        )
+    changes: dict[str, object] = {"state": to, **columns}
+    if to != _K.PENDING_DESTRUCTION:
+        changes["destroy_at"] = None
+    if not Key.objects.filter(pk=key.pk, state=state).update(**changes):
+        raise Conflict(f"Key {key.alias} changed meanwhile; look again.")
+    _apply(key, changes)
+
+
+def _compare_and_set(version: KeyVersion, changes: dict[str, object]) -> None:
+    from keys.models import KeyVersion
+
+    unchanged = Q(pk=version.pk, state=version.state, condition=version.condition, primary=version.primary)
+    if not KeyVersion.objects.filter(unchanged).update(**changes):
+        raise Conflict(f"Version {version.number} changed meanwhile; look again.")
+    _apply(version, changes)
+
+
+def _apply(row: models.Model, changes: dict[str, object]) -> None:
+    for column, value in changes.items():
+        setattr(row, column, value)
+
+
+class Direction(models.TextChoices):
+    """The two kinds of use (SP 800-57: originator usage and recipient usage)."""
+
+    PROTECT = "protect", "Protect new data"
+    PROCESS = "process", "Process protected data"
+
+
+def check_use(
+    *,
+    key_state: str,
+    version_state: str,
+    condition: str,
+    direction: Direction,
+    primary: bool,
+    suspended_processes: bool,
+    protect_until: datetime | None,
+    process_until: datetime | None,
+    now: datetime,
+) -> None:
+    """Raise StateForbids, saying why, where this use of this version is not allowed now."""
+    if key_state != KeyState.ENABLED:
+        raise StateForbids(f"The key is {KeyState(key_state).label.lower()}.", state=key_state)
+    if condition in (Condition.CREATING, Condition.UNAVAILABLE):
+        raise StateForbids(f"The version is not ready: {Condition(condition).label.lower()}.", state=condition)
+    state = VersionState(version_state)
+    if direction == Direction.PROTECT:
+        if state != _V.ACTIVE or not primary:
+            raise StateForbids(f"Only the active primary version protects new data; this one is {state.label.lower()}.")
+        if protect_until and now >= protect_until:
+            raise StateForbids("The version's originator-usage period is over; rotate the key.", state="period_over")
+        return
+    allowed = state in (_V.ACTIVE, _V.DEACTIVATED) or (state == _V.SUSPENDED and suspended_processes)
+    if not allowed:
+        raise StateForbids(f"The version is {state.label.lower()}.", state=state.value)
+    if process_until and now >= process_until:
+        raise StateForbids("The version's recipient-usage period is over.", state="period_over")

@@ -1,0 +1,110 @@
+"""Keys and their versions: the named thing, and the material behind it."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from keys.algorithms import SPEC_CHOICES, USAGE_CHOICES
+from keys.lifecycle import Condition, KeyState, VersionState
+
+
+class Origin(models.TextChoices):
+    """Where the material came from (KMIP: generated in the store, or registered with it)."""
+
+    GENERATED = "generated", "Generated in the key store"
+    IMPORTED = "imported", "Imported"
+
+
+class ManagementModel(models.TextChoices):
+    """Who holds the reins; each key shows it beside its origin and protection level."""
+
+    PROVIDER_MANAGED = "provider-managed", "Provider-managed"
+    CUSTOMER_MANAGED = "customer-managed", "Customer-managed"
+    CUSTOMER_PROVIDED = "customer-provided", "Customer-provided (BYOK)"
+    HSM_BACKED = "hsm-backed", "HSM-backed"
+
+
+class Key(models.Model):
+    """A named key. Its state is written by keys.lifecycle alone."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=128)
+    alias = models.CharField(max_length=128, unique=True)
+    description = models.CharField(max_length=500, blank=True)
+    labels = models.JSONField(default=dict, blank=True)
+    owner = models.CharField(max_length=128, blank=True)
+    classification = models.ForeignKey("keys.Classification", on_delete=models.PROTECT, related_name="keys")
+    key_store = models.ForeignKey("keys.KeyStore", on_delete=models.PROTECT, related_name="keys")
+    spec = models.CharField(max_length=32, choices=SPEC_CHOICES)
+    usage = models.CharField(max_length=32, choices=USAGE_CHOICES)
+    algorithm = models.CharField(max_length=32)
+    origin = models.CharField(max_length=16, choices=Origin.choices)
+    model = models.CharField(max_length=24, choices=ManagementModel.choices)
+    state = models.CharField(max_length=24, choices=KeyState.choices)
+    # This key's own period, shorter than its classification's, or null.
+    rotation_days = models.PositiveIntegerField(null=True, blank=True)
+    rotate_at = models.DateTimeField(null=True, blank=True)
+    destroy_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey("keys.Principal", on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        ordering = ["alias"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state=KeyState.PENDING_DESTRUCTION, destroy_at__isnull=False)
+                | ~Q(state=KeyState.PENDING_DESTRUCTION),
+                name="pending_destruction_has_a_date",
+            ),
+        ]
+        indexes = [
+            # What is due is found among a million keys without a scan.
+            models.Index(fields=["rotate_at"], condition=Q(state="enabled"), name="key_rotation_due"),
+            models.Index(fields=["name", "id"], name="key_by_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.alias
+
+
+class KeyVersion(models.Model):
+    """One version's material, by handle. Its id is also the label under which the store knows it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    key = models.ForeignKey(Key, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=24, choices=VersionState.choices)
+    condition = models.CharField(max_length=24, choices=Condition.choices, blank=True)
+    primary = models.BooleanField(default=False)
+    handle = models.CharField(max_length=500, blank=True)
+    check_value = models.CharField(max_length=64, blank=True)
+    public_key = models.BinaryField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey("keys.Principal", on_delete=models.PROTECT, related_name="+")
+    # When the material came to be: its activation here, or the recorded date of an import.
+    originated_at = models.DateTimeField(null=True, blank=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    protect_until = models.DateTimeField(null=True, blank=True)
+    process_until = models.DateTimeField(null=True, blank=True)
+    deactivated_at = models.DateTimeField(null=True, blank=True)
+    compromised_at = models.DateTimeField(null=True, blank=True)
+    destroy_at = models.DateTimeField(null=True, blank=True)
+    destroyed_at = models.DateTimeField(null=True, blank=True)
+    state_reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["key", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["key", "number"], name="version_number_once"),
+            models.UniqueConstraint(fields=["key"], condition=Q(primary=True), name="one_primary_version"),
+            models.CheckConstraint(
+                condition=Q(primary=False) | Q(state__in=["active", "suspended"]),
+                name="primary_has_served",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"version {self.number}"

@@ -1,0 +1,86 @@
+"""The sweep: what is due is found in the database and handed out. Celery beat only ticks it.
+
+Everything here can run twice, late, or in two processes at once: jobs are claimed by
+compare-and-set, and the database allows one open job per key, kind and target version.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db.models import Exists, OuterRef
+
+from audit import writer
+from keys import approvals, clock, jobs, queries
+from keys.actions import Action
+from keys.administration import expire_request, rotate_key
+from keys.administration.votes import staleness
+from keys.errors import KeyServiceError, PendingApproval
+from keys.models import Approval, Heartbeat, Job, Key
+from keys.models.approval import ApprovalState
+from keys.models.job import OPEN_STATES, JobKind
+from keys.services import scheduler
+
+logger = logging.getLogger(__name__)
+CHUNK = 100
+# Enough that no process still decides on values this old; what is older forces a fresh look.
+KEEP_CHANGES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Ids of what is to be done now."""
+
+    rotations: list[uuid.UUID]
+    jobs: list[uuid.UUID]
+    requests: list[uuid.UUID]
+
+
+def due(limit: int = 10_000) -> Due:
+    """Return what is due: keys to rotate, jobs to run, approved requests to carry out."""
+    by_requester = [action for action in Action if action.row.by_requester]
+    approved = Approval.objects.filter(state=ApprovalState.APPROVED).exclude(action__in=by_requester)
+    return Due(rotations_due(limit), jobs.due(limit), list(approved.values_list("id", flat=True)[:limit]))
+
+
+def rotations_due(limit: int) -> list[uuid.UUID]:
+    """Return keys whose rotation is due and neither paused, under way, nor waiting for votes."""
+    busy = Job.objects.filter(key=OuterRef("pk"), kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES)
+    asked = Approval.objects.filter(key=OuterRef("pk"), action=Action.ROTATE_KEY, state__in=approvals.LIVE)
+    keys = queries.keys_due(clock.now()).filter(~Exists(busy), ~Exists(asked))
+    return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
+
+
+def rotate(keys: Iterable[uuid.UUID]) -> int:
+    """Rotate keys that are due; return how many. One that fails is told in its entry and doesn't stop the rest."""
+    done = 0
+    for key in keys:
+        try:
+            rotate_key(scheduler(), str(key), reason="due")
+            done += 1
+        except PendingApproval:
+            continue
+        except KeyServiceError as error:
+            logger.warning("A rotation did not succeed: %s", error.code)
+    return done
+
+
+def tidy() -> None:
+    """Close requests that no longer hold, check the key stores, let go of what nobody needs."""
+    for approval in Approval.objects.filter(state__in=approvals.LIVE).select_related("key"):
+        end, _ = staleness(approval)
+        if end is not None:
+            try:
+                expire_request(scheduler(), str(approval.id))
+            except KeyServiceError as error:
+                logger.warning("A request could not be closed: %s", error.code)
+    queries.check_key_stores()
+    writer.prune_changes(KEEP_CHANGES)
+
+
+def beat(name: str) -> None:
+    """Note that a part of the house is at work."""
+    Heartbeat.objects.update_or_create(name=name, defaults={"at": clock.now()})

@@ -1,0 +1,216 @@
+"""Settings. Everything that differs between machines comes from the environment; see docs/operator-guide.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dj_database_url
+
+from kms_console import environment
+from kms_console.secret_files import read_or_create
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Where the embedded defaults keep their data. Production names its servers instead.
+DATA_DIR = Path(environment.text("KMS_DATA", str(BASE_DIR / "var"))).resolve()
+SECRETS_DIR = DATA_DIR / "secrets"
+
+DEBUG = environment.flag("DEBUG", False)
+SECRET_KEY = environment.text("SECRET_KEY", "") or read_or_create(SECRETS_DIR / "django-secret-key")
+ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+# True where a TLS terminator stands in front: secure cookies, HSTS, redirects.
+TLS = environment.flag("TLS", False)
+TRUSTED_PROXIES = environment.words("TRUSTED_PROXIES", "")
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "auditlog",
+    "csp",
+    "lucide",
+    "audit",
+    "keys",
+    "keys.backends.software",
+    "kms_console",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "kms_console.middleware.RequestIdMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "kms_console.middleware.SessionLimitsMiddleware",
+    "kms_console.middleware.FetchMetadataMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "kms_console.urls"
+WSGI_APPLICATION = "kms_console.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "kms_console.web.context.console",
+            ],
+            "builtins": ["lucide.templatetags.lucide", "kms_console.web.templatetags.console"],
+        },
+    },
+]
+
+
+def _database(variable: str, embedded: Path) -> dict[str, object]:
+    """Return a Django database from its URL, with the settings SQLite needs to lose nothing."""
+    url = environment.text(variable, "")
+    if not url:
+        embedded.parent.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{embedded}"
+    database: dict[str, object] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+    if str(database["ENGINE"]).endswith("sqlite3"):
+        database["OPTIONS"] = {
+            "timeout": 20,
+            # BEGIN IMMEDIATE: a transaction that will write takes its lock first, so it can't
+            # fail half way with "database is locked".
+            "transaction_mode": "IMMEDIATE",
+            # NORMAL would lose acknowledged entries at power loss.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+        }
+    return database
+
+
+DATABASES = {
+    # Metadata, the audit log and its head: one database, so that a change and its entry commit together.
+    "default": _database("DATABASE_URL", DATA_DIR / "metadata" / "metadata.sqlite3"),
+    # Wrapped key material of the software backend, apart from the metadata.
+    "material": _database("MATERIAL_DATABASE_URL", DATA_DIR / "material" / "material.sqlite3"),
+}
+DATABASE_ROUTERS = ["kms_console.databases.MaterialRouter"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# The root key that wraps software key material: a file of mode 0600, or the variable KMS_ROOT_KEY.
+ROOT_KEY_FILE = Path(environment.text("KMS_ROOT_KEY_PATH", str(SECRETS_DIR / "root-key")))
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "web:sign-in"
+LOGIN_REDIRECT_URL = "web:overview"
+LOGOUT_REDIRECT_URL = "web:sign-in"
+
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_NAME = "__Host-kms-session" if TLS else "kms-session"
+SESSION_COOKIE_SECURE = TLS
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+SESSION_IDLE_SECONDS = environment.number("SESSION_IDLE_SECONDS", 15 * 60, 60)
+SESSION_ABSOLUTE_SECONDS = environment.number("SESSION_ABSOLUTE_SECONDS", 8 * 3600, 60)
+CSRF_COOKIE_NAME = "__Host-kms-csrf" if TLS else "kms-csrf"
+CSRF_COOKIE_SECURE = TLS
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "kms_console.web.failures.csrf_failure"
+CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS", "")
+SECURE_SSL_REDIRECT = TLS
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]  # probes come from this machine, without TLS
+SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = TLS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+    }
+}
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(environment.text("STATIC_ROOT", str(DATA_DIR / "static")))
+STATICFILES_DIRS = [BASE_DIR / "kms_console" / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# Limits on what a request may carry, in bytes.
+BODY_LIMIT = environment.number("KMS_BODY_LIMIT", 1024 * 1024, 1024)
+BATCH_BODY_LIMIT = environment.number("KMS_BATCH_BODY_LIMIT", 16 * 1024 * 1024, 1024)
+PLAINTEXT_LIMIT = environment.number("KMS_PLAINTEXT_LIMIT", 64 * 1024, 1)
+DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
+
+# Jobs: Celery carries ids; the schedule and the work live in the database.
+REDIS_URL = environment.text("REDIS_URL", environment.broker_url(DATA_DIR))
+SWEEP_SECONDS = environment.number("KMS_SWEEP_SECONDS", 30, 1)
+JOB_LEASE_SECONDS = environment.number("KMS_JOB_LEASE_SECONDS", 120, 1)
+BACKEND_TIMEOUT_SECONDS = environment.number("KMS_BACKEND_TIMEOUT_SECONDS", 30, 1)
+APPROVAL_DAYS = environment.number("KMS_APPROVAL_DAYS", 7, 1)
+
+# A hard bound on what waits for the log: beyond it requests are refused rather than queued.
+AUDIT_QUEUE_LIMIT = environment.number("KMS_AUDIT_QUEUE_LIMIT", 10_000, 1)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "kms_console.api.rest.authentication.BearerAuthentication",
+        "kms_console.api.rest.authentication.ConsoleSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "kms_console.api.rest.pages.BrowsablePage",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "kms_console.api.rest.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "KMS Console API",
+    "DESCRIPTION": "One API over every key store: use keys, manage their whole life, read the audit trail.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": environment.text("LOG_LEVEL", "INFO")},
+    "loggers": {"django.request": {"level": "ERROR"}},
+}

@@ -1,0 +1,144 @@
+"""The command line of `up`, and the order of a whole run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+from kms_console import environment
+from kms_console.supervisor import Refusal, parts, preflight, processes
+from kms_console.supervisor.folder import DataFolder, lock, open_folder
+from kms_console.supervisor.house import House, Stopped, StopSignals
+from kms_console.supervisor.parts import Address
+
+HELP = "Start web, worker, beat and (without REDIS_URL) a broker; Ctrl-C stops them all."
+STOP_ORDER = ["prepare", "load_demo", "web", "beat", "worker", "broker"]
+LEFTOVER_GRACE = 10.0
+ENDED_AT_ONCE = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    address: Address
+    data: Path
+    demo: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `up`."""
+    data = os.environ.get("KMS_DATA", str(parts.BASE_DIR / "var"))
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8000, help="port (default: 8000)")
+    parser.add_argument(
+        "--data", default=data, help="folder for all data (default: KMS_DATA or ./var)"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="load the worked example; this machine only"
+    )
+
+
+def _port(word: str) -> int:
+    value = int(word) if word.isascii() and word.isdigit() else 0
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a port from 1 to 65535")
+    return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `up` with these arguments and return its exit code, before any settings are loaded."""
+    parser = argparse.ArgumentParser(prog="manage.py up", description=HELP)
+    add_arguments(parser)
+    chosen = parser.parse_args(list(arguments))
+    return up(chosen.host, chosen.port, chosen.data, demo=chosen.demo)
+
+
+def up(host: str, port: int, data: str, *, demo: bool) -> int:
+    """Start everything, watch it, stop it. Returns 0 where somebody ended it, 1 where it failed."""
+    options = Options(Address(host, port), Path(data).expanduser(), demo)
+    signals = StopSignals()
+    signals.install()
+    os.umask(0o077)  # whatever we and our children write is this user's alone
+    try:
+        if demo:
+            preflight.check_demo(host)
+        preflight.check_parts(parts.has_own_broker())
+        folder = open_folder(options.data)
+        with lock(folder):
+            pid_files = [folder.run / f"{name}.pid" for name in STOP_ORDER]
+            processes.end_leftovers(pid_files, LEFTOVER_GRACE, say)
+            preflight.check_port(options.address)
+            return _run(options, folder, signals)
+    except (Refusal, ImproperlyConfigured) as refusal:
+        print(f"up: {refusal}", file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+
+
+def _run(options: Options, folder: DataFolder, signals: StopSignals) -> int:
+    house = House(folder, signals, say)
+    try:
+        _start(house, options, folder)
+        house.watch()
+    except Stopped:
+        pass
+    finally:
+        # Also after a refusal or a fault of our own: nothing that we started stays behind.
+        house.stop()
+    if signals.at_once:
+        say("Ended at once.")
+        return ENDED_AT_ONCE
+    say("Stopped. The data stays where it is.")
+    return 0
+
+
+def _start(house: House, options: Options, folder: DataFolder) -> None:
+    environ = parts.child_environment(folder, options.address)
+    if not parts.has_own_broker():
+        socket = environment.broker_socket(folder.path)
+        if socket.parent != folder.run:
+            say(f"The data folder's path is too long for a socket: the broker uses {socket}.")
+            environment.private_folder(socket.parent)
+        house.start(parts.broker(folder, environ))
+        house.wait_for_broker(socket)
+    say("Preparing the databases…")
+    house.step(parts.manage("prepare", environ))
+    accounts = ""
+    if options.demo:
+        say("Loading the worked example…")
+        accounts = house.ask(parts.manage("load_demo", environ))
+    say("Starting worker, beat and web…")
+    house.start(parts.worker(folder, environ))
+    house.start(parts.beat(folder, environ))
+    house.start(parts.web(options.address, environ))
+    ready = house.wait_until_ready(str(options.address.reachable()), environ)
+    if ready.status != "ok":
+        say(f"Degraded: {ready.reason}.")
+    _announce(options, folder, accounts)
+
+
+def _announce(options: Options, folder: DataFolder, accounts: str) -> None:
+    say("")
+    say(f"KMS Console is ready:  {options.address.reachable()}")
+    say(f"  data   {folder.path}")
+    say(f"  logs   {folder.logs}")
+    say("  stop   Ctrl-C (twice: at once)")
+    if not preflight.is_loopback(options.address.host):
+        say("  note   plain HTTP beyond this machine: put TLS in front, set TLS and ALLOWED_HOSTS")
+    if accounts.strip():
+        say("")
+        say(accounts.rstrip())
+    say("")
+
+
+def say(line: str) -> None:
+    """Print a line for whoever started us. A reader who has gone away is no reason to end."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)  # noqa: T201

@@ -1,0 +1,197 @@
+"""All children together: started in order, watched, and stopped in the opposite order."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from kms_console.supervisor import Refusal, probe
+from kms_console.supervisor.child import Child, Part, RestartPolicy
+from kms_console.supervisor.folder import DataFolder
+
+TICK_SECONDS = 0.1
+READY_SECONDS = 120.0
+BROKER_SECONDS = 20.0
+# One Ctrl-C can arrive twice: a terminal or `timeout` signals the group, and make passes it on.
+SAME_SIGNAL_SECONDS = 1.0
+SHOWN_LINES = 8
+
+
+class Stopped(Exception):
+    """Somebody asked for the end while we were waiting for something else."""
+
+
+class StopSignals:
+    """Counts what asks us to end: the first says stop, the second says at once."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = 0.0
+
+    def install(self) -> None:
+        for number in self.NUMBERS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.count == 0 or now - self._last > SAME_SIGNAL_SECONDS:
+            self.count += 1
+            self._last = now
+
+    @property
+    def stop(self) -> bool:
+        return self.count >= 1
+
+    @property
+    def at_once(self) -> bool:
+        return self.count >= 2
+
+
+class House:
+    """The children of one run."""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        signals: StopSignals,
+        say: Callable[[str], None],
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self.children: list[Child] = []
+        self._folder = folder
+        self._signals = signals
+        self._say = say
+        self._policy = policy or RestartPolicy()
+        self._since = datetime.now(UTC)
+
+    def start(self, part: Part) -> None:
+        """Start a part that stays."""
+        child = Child(part, self._folder, self._say)
+        self.children.append(child)
+        child.start()
+
+    def step(self, part: Part) -> None:
+        """Run a part to its end. Raises Refusal where it fails, with the end of its log."""
+        self._run(Child(part, self._folder, self._say), None)
+
+    def ask(self, part: Part) -> str:
+        """Run a part to its end and return what it printed, which goes into no log."""
+        with tempfile.TemporaryFile(dir=self._folder.run) as answer:
+            self._run(Child(part, self._folder, self._say), answer)
+            answer.seek(0)
+            return answer.read().decode("utf-8", "replace")
+
+    def _run(self, child: Child, answer: IO[bytes] | None) -> None:
+        self.children.append(child)
+        child.start(answer)
+        while child.alive():
+            self._tick(except_for=child)
+            child.relay()
+        self.children.remove(child)
+        child.forget()
+        if child.exit_code != 0:
+            lines = [line for line in child.last_lines(SHOWN_LINES) if line.strip()]
+            last = lines[-1].strip() if lines else f"exit code {child.exit_code}"
+            raise Refusal(f"{child.part.name} failed: {last} (all of it: {child.log})")
+
+    def wait_for_broker(self, socket_path: Path) -> None:
+        """Return when the embedded broker answers. Raises Refusal where it doesn't in time."""
+        deadline = time.monotonic() + BROKER_SECONDS
+        while not _answers_ping(socket_path):
+            if time.monotonic() > deadline:
+                raise Refusal(f"The broker doesn't answer: see {self._folder.logs / 'broker.log'}.")
+            self._tick()
+
+    def wait_until_ready(self, address: str, environ: Mapping[str, str]) -> probe.Readiness:
+        """Return the first good answer of /readyz. Raises Refusal, with the reason, in the end.
+
+        A key store that can't be reached is no reason to keep the rest from its users; whatever
+        we start ourselves must be there, and must have been seen since we started it.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            answer = probe.readiness(address, environ)
+            missing = self._missing(answer)
+            if not missing:
+                return answer
+            if time.monotonic() > deadline:
+                raise Refusal(
+                    f"Not ready after {READY_SECONDS:g} s: {missing} See {self._folder.logs}."
+                )
+            for _ in range(3):
+                self._tick()
+
+    def _missing(self, answer: probe.Readiness) -> str:
+        if answer.http_status != 200:
+            return answer.reason
+        for name, part in answer.parts.items():
+            if name == "key_stores":
+                continue
+            if part.get("status") != "ok":
+                return f"{name}: {part.get('reason', part.get('status'))}"
+            seen = part.get("seen")
+            if seen is not None and datetime.fromisoformat(seen) < self._since:
+                return f"{name}: not seen since this start"
+        return ""
+
+    def watch(self) -> None:
+        """Keep everything running. Raises Stopped where somebody asked for the end, and Refusal
+        where a child can't be kept running.
+        """
+        while True:
+            self._tick()
+
+    def _tick(self, except_for: Child | None = None) -> None:
+        """Look after all children once. Raises Stopped where somebody asked for the end."""
+        if self._signals.stop:
+            raise Stopped
+        for child in self.children:
+            if child is not except_for:
+                child.watch(self._policy)
+        time.sleep(TICK_SECONDS)
+
+    def stop(self) -> bool:
+        """End all children, the last started first. Returns whether all went by themselves."""
+        clean = True
+        for child in reversed(self.children):
+            if child.alive():
+                self._say(f"Stopping {child.part.name} (process {child.pid})")
+                clean &= self._stop(child)
+            child.forget()
+        self.children.clear()
+        return clean
+
+    def _stop(self, child: Child) -> bool:
+        deadline = time.monotonic() + child.part.grace
+        if not self._signals.at_once:
+            child.terminate()
+        while child.alive():
+            if self._signals.at_once or time.monotonic() > deadline:
+                if not self._signals.at_once:
+                    self._say(f"{child.part.name} did not end in {child.part.grace:g} s: killed.")
+                child.kill()
+                return False
+            child.relay()
+            time.sleep(TICK_SECONDS / 2)
+        return True
+
+
+def _answers_ping(path: Path) -> bool:
+    """Whether a Valkey or Redis answers PING on the unix socket `path`."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(2)
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
