@@ -21,10 +21,10 @@ from audit.store import LogHead, read_head
 
 CHUNK = 1000
 # What an entry of version 1 says, exactly.
-_MEMBERS = frozenset(
-    "v index uuid at actor method door action object outcome reason source request_id"
-    " approvals facts".split()
-)
+_MEMBERS = {
+    *("v", "index", "uuid", "at", "actor", "method", "door", "action", "object", "outcome"),
+    *("reason", "source", "request_id", "approvals", "facts"),
+}
 
 
 @dataclass(frozen=True, slots=True)

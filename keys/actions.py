@@ -52,7 +52,9 @@ def _use(label: str, usage: Usage | None, direction: Direction | None) -> Row:
     return Row(Kind.USE, label, grantable=True, usage=usage, direction=direction)
 
 
-def _change(label: str, *roles: Role, quorum: Quorum = Quorum.NONE, by_requester: bool = False) -> Row:
+def _change(
+    label: str, *roles: Role, quorum: Quorum = Quorum.NONE, by_requester: bool = False
+) -> Row:
     return Row(Kind.CHANGE, label, frozenset(roles), quorum=quorum, by_requester=by_requester)
 
 
@@ -149,7 +151,12 @@ ACTIONS: dict[Action, Row] = {
     Action.VERIFY_MAC: _use("Verify a MAC", _MAC, _PROCESS),
     Action.GENERATE_DATA_KEY: _use("Generate a data key", _CRYPT, _PROTECT),
     Action.PUBLIC_KEY: Row(
-        Kind.USE, "Read the public key", frozenset({_O, _U}), grantable=True, usage=_SIGN, direction=_PROCESS
+        Kind.USE,
+        "Read the public key",
+        frozenset({_O, _U}),
+        grantable=True,
+        usage=_SIGN,
+        direction=_PROCESS,
     ),
     # No key is involved: whoever has a credential of its own may ask.
     Action.RANDOM: Row(Kind.USE, "Get random bytes", frozenset({_O, _P}), grantable=True),
@@ -167,7 +174,9 @@ ACTIONS: dict[Action, Row] = {
     Action.DEACTIVATE_VERSION: _change("Deactivate a version", _O, quorum=_BY_CLASS),
     Action.REVOKE_VERSION: _change("Revoke a version as compromised", _O, quorum=_BY_CLASS),
     Action.DESTROY_VERSION: _change("Schedule a version's destruction", _O, quorum=_BY_CLASS),
-    Action.CANCEL_VERSION_DESTRUCTION: _change("Cancel a version's destruction", _O, quorum=_BY_CLASS),
+    Action.CANCEL_VERSION_DESTRUCTION: _change(
+        "Cancel a version's destruction", _O, quorum=_BY_CLASS
+    ),
     Action.RUN_JOB: _change("Carry out a job", _S),
     Action.CREATE_CLASSIFICATION: _change("Create a classification", _A, _P),
     Action.UPDATE_CLASSIFICATION: _change("Change a classification", _A, quorum=_BY_CLASS),
@@ -182,7 +191,9 @@ ACTIONS: dict[Action, Row] = {
     Action.DEACTIVATE_PRINCIPAL: _change("Deactivate an account", _A),
     Action.CREATE_PERSON: _change("Add a person", _A),
     # By the requester, since the first password is shown once, to who hands it over.
-    Action.APPOINT_OFFICER: _change("Appoint an officer", _A, quorum=Quorum.HOUSE, by_requester=True),
+    Action.APPOINT_OFFICER: _change(
+        "Appoint an officer", _A, quorum=Quorum.HOUSE, by_requester=True
+    ),
     Action.DISMISS_OFFICER: _change("Dismiss an officer", _A, quorum=Quorum.HOUSE),
     Action.CHANGE_PASSWORD: _change("Change one's own password", _O, _A, _U),
     Action.VOTE: _change("Vote on a request", _O),
@@ -206,5 +217,7 @@ ACTIONS: dict[Action, Row] = {
 }
 
 GRANTABLE: tuple[Action, ...] = tuple(
-    action for action, row in ACTIONS.items() if row.grantable and row.kind is Kind.USE and action is not Action.RANDOM
+    action
+    for action, row in ACTIONS.items()
+    if row.grantable and row.kind is Kind.USE and action is not Action.RANDOM
 )

@@ -80,16 +80,24 @@ ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
     for row in (
         Algorithm("XAES_256_GCM", 1, Usage.ENCRYPT_DECRYPT, label="XAES-256-GCM (C2SP)"),
-        Algorithm("AES_256_GCM", 2, Usage.ENCRYPT_DECRYPT, label="AES-256-GCM", message_limit=2**32),
+        Algorithm(
+            "AES_256_GCM", 2, Usage.ENCRYPT_DECRYPT, label="AES-256-GCM", message_limit=2**32
+        ),
         Algorithm("HMAC_SHA_256", 16, Usage.GENERATE_VERIFY_MAC, "sha256", "HMAC-SHA-256"),
         Algorithm("HMAC_SHA_384", 17, Usage.GENERATE_VERIFY_MAC, "sha384", "HMAC-SHA-384"),
         Algorithm("HMAC_SHA_512", 18, Usage.GENERATE_VERIFY_MAC, "sha512", "HMAC-SHA-512"),
         Algorithm("RSA_PSS_SHA_256", 32, Usage.SIGN_VERIFY, "sha256", "RSASSA-PSS, SHA-256"),
         Algorithm("RSA_PSS_SHA_384", 33, Usage.SIGN_VERIFY, "sha384", "RSASSA-PSS, SHA-384"),
         Algorithm("RSA_PSS_SHA_512", 34, Usage.SIGN_VERIFY, "sha512", "RSASSA-PSS, SHA-512"),
-        Algorithm("RSA_PKCS1_SHA_256", 35, Usage.SIGN_VERIFY, "sha256", "RSASSA-PKCS1-v1_5, SHA-256"),
-        Algorithm("RSA_PKCS1_SHA_384", 36, Usage.SIGN_VERIFY, "sha384", "RSASSA-PKCS1-v1_5, SHA-384"),
-        Algorithm("RSA_PKCS1_SHA_512", 37, Usage.SIGN_VERIFY, "sha512", "RSASSA-PKCS1-v1_5, SHA-512"),
+        Algorithm(
+            "RSA_PKCS1_SHA_256", 35, Usage.SIGN_VERIFY, "sha256", "RSASSA-PKCS1-v1_5, SHA-256"
+        ),
+        Algorithm(
+            "RSA_PKCS1_SHA_384", 36, Usage.SIGN_VERIFY, "sha384", "RSASSA-PKCS1-v1_5, SHA-384"
+        ),
+        Algorithm(
+            "RSA_PKCS1_SHA_512", 37, Usage.SIGN_VERIFY, "sha512", "RSASSA-PKCS1-v1_5, SHA-512"
+        ),
         Algorithm("ECDSA_SHA_256", 48, Usage.SIGN_VERIFY, "sha256", "ECDSA, SHA-256"),
         Algorithm("ECDSA_SHA_384", 49, Usage.SIGN_VERIFY, "sha384", "ECDSA, SHA-384"),
         Algorithm("ECDSA_SHA_512", 50, Usage.SIGN_VERIFY, "sha512", "ECDSA, SHA-512"),
@@ -99,16 +107,75 @@ ALGORITHMS: dict[str, Algorithm] = {
 SPECS: dict[str, KeySpec] = {
     row.name: row
     for row in (
-        KeySpec("AES_256", Family.AES, 256, 256, Usage.ENCRYPT_DECRYPT, ("XAES_256_GCM", "AES_256_GCM"), "AES-256"),
-        KeySpec("HMAC_256", Family.HMAC, 256, 256, Usage.GENERATE_VERIFY_MAC, ("HMAC_SHA_256",), "HMAC-SHA-256"),
-        KeySpec("HMAC_384", Family.HMAC, 384, 256, Usage.GENERATE_VERIFY_MAC, ("HMAC_SHA_384",), "HMAC-SHA-384"),
-        KeySpec("HMAC_512", Family.HMAC, 512, 256, Usage.GENERATE_VERIFY_MAC, ("HMAC_SHA_512",), "HMAC-SHA-512"),
+        KeySpec(
+            "AES_256",
+            Family.AES,
+            256,
+            256,
+            Usage.ENCRYPT_DECRYPT,
+            ("XAES_256_GCM", "AES_256_GCM"),
+            "AES-256",
+        ),
+        KeySpec(
+            "HMAC_256",
+            Family.HMAC,
+            256,
+            256,
+            Usage.GENERATE_VERIFY_MAC,
+            ("HMAC_SHA_256",),
+            "HMAC-SHA-256",
+        ),
+        KeySpec(
+            "HMAC_384",
+            Family.HMAC,
+            384,
+            256,
+            Usage.GENERATE_VERIFY_MAC,
+            ("HMAC_SHA_384",),
+            "HMAC-SHA-384",
+        ),
+        KeySpec(
+            "HMAC_512",
+            Family.HMAC,
+            512,
+            256,
+            Usage.GENERATE_VERIFY_MAC,
+            ("HMAC_SHA_512",),
+            "HMAC-SHA-512",
+        ),
         KeySpec("RSA_2048", Family.RSA, 2048, 112, Usage.SIGN_VERIFY, _RSA_SIGNATURES, "RSA-2048"),
         KeySpec("RSA_3072", Family.RSA, 3072, 128, Usage.SIGN_VERIFY, _RSA_SIGNATURES, "RSA-3072"),
         KeySpec("RSA_4096", Family.RSA, 4096, 152, Usage.SIGN_VERIFY, _RSA_SIGNATURES, "RSA-4096"),
-        KeySpec("ECC_NIST_P256", Family.EC, 256, 128, Usage.SIGN_VERIFY, ("ECDSA_SHA_256",), "EC P-256", "secp256r1"),
-        KeySpec("ECC_NIST_P384", Family.EC, 384, 192, Usage.SIGN_VERIFY, ("ECDSA_SHA_384",), "EC P-384", "secp384r1"),
-        KeySpec("ECC_NIST_P521", Family.EC, 521, 256, Usage.SIGN_VERIFY, ("ECDSA_SHA_512",), "EC P-521", "secp521r1"),
+        KeySpec(
+            "ECC_NIST_P256",
+            Family.EC,
+            256,
+            128,
+            Usage.SIGN_VERIFY,
+            ("ECDSA_SHA_256",),
+            "EC P-256",
+            "secp256r1",
+        ),
+        KeySpec(
+            "ECC_NIST_P384",
+            Family.EC,
+            384,
+            192,
+            Usage.SIGN_VERIFY,
+            ("ECDSA_SHA_384",),
+            "EC P-384",
+            "secp384r1",
+        ),
+        KeySpec(
+            "ECC_NIST_P521",
+            Family.EC,
+            521,
+            256,
+            Usage.SIGN_VERIFY,
+            ("ECDSA_SHA_512",),
+            "EC P-521",
+            "secp521r1",
+        ),
     )
 }
 

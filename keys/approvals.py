@@ -51,12 +51,18 @@ class Wish:
 
 def officers() -> list[Principal]:
     """Return the people who may vote, in a fixed order."""
-    return list(Principal.objects.filter(kind=Kind.PERSON, role=Role.OFFICER, active=True).order_by("id"))
+    return list(
+        Principal.objects.filter(kind=Kind.PERSON, role=Role.OFFICER, active=True).order_by("id")
+    )
 
 
 def house_rule() -> QuorumRule | None:
     """Return the strictest rule of all classifications, or None where none asks for votes."""
-    strictest = Classification.objects.filter(quorum_m__isnull=False).order_by("-quorum_m", "-quorum_n").first()
+    strictest = (
+        Classification.objects.filter(quorum_m__isnull=False)
+        .order_by("-quorum_m", "-quorum_n")
+        .first()
+    )
     return own_rule(strictest)
 
 
@@ -83,8 +89,14 @@ def shortage(rule: QuorumRule | None = None) -> str:
     )
 
 
-def canonical_request(approval_id: uuid.UUID, wish: Wish, rule: QuorumRule, requester: uuid.UUID,
-                      reason: str, expires_at: datetime) -> bytes:
+def canonical_request(
+    approval_id: uuid.UUID,
+    wish: Wish,
+    rule: QuorumRule,
+    requester: uuid.UUID,
+    reason: str,
+    expires_at: datetime,
+) -> bytes:
     """Return the canonical JSON (RFC 8785) of everything that a vote agrees to, as things stand now."""
     return canonical.encode(
         {
@@ -147,7 +159,9 @@ def close(approval: Approval, state: ApprovalState, reason: str = "") -> None:
     """Move a live request to its end by compare-and-set. Raises Conflict where somebody was quicker."""
     stamp = "executed_at" if state is ApprovalState.EXECUTED else "decided_at"
     changes = {"state": state, "state_reason": reason[:500], stamp: clock.now()}
-    if not Approval.objects.filter(pk=approval.pk, state=approval.state, executed_at=None).update(**changes):
+    if not Approval.objects.filter(pk=approval.pk, state=approval.state, executed_at=None).update(
+        **changes
+    ):
         raise Conflict("The request changed meanwhile; look again.")
     for column, value in changes.items():
         setattr(approval, column, value)
@@ -187,8 +201,12 @@ def drift(approval: Approval, wish: Wish, rule: QuorumRule | None) -> str:
     """
     if rule is None:
         return "the policy changed"
-    now = canonical_request(approval.id, wish, rule, approval.requester_id, approval.reason, approval.expires_at)
-    return "" if now == bytes(approval.request) else "the target, the policy or the officers changed"
+    now = canonical_request(
+        approval.id, wish, rule, approval.requester_id, approval.reason, approval.expires_at
+    )
+    return (
+        "" if now == bytes(approval.request) else "the target, the policy or the officers changed"
+    )
 
 
 def expired(approval: Approval) -> bool:
@@ -224,4 +242,3 @@ def open_for(officer_id: uuid.UUID) -> Q:
 
 def as_wish(approval: Approval, target: Target[Any]) -> Wish:
     return Wish(Action(approval.action), target, approval.parameters)
-

@@ -16,7 +16,11 @@ def database_now() -> datetime:
     """Return the database's idea of the present time, aware, in UTC."""
     postgresql = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()" if postgresql else "SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')")
+        cursor.execute(
+            "SELECT clock_timestamp()"
+            if postgresql
+            else "SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"
+        )
         (value,) = cursor.fetchone()
     if isinstance(value, str):
         return datetime.fromisoformat(value).replace(tzinfo=UTC)

@@ -44,7 +44,9 @@ def _collect(sender: object, log_entry: LogEntry | None = None, **kwargs: Any) -
     if diffs is None or log_entry is None:
         return
     digest = hashlib.sha256(canonical.encode(log_entry.changes_dict)).hexdigest()
-    diffs.append({"object": log_entry.content_type.model, "id": str(log_entry.object_pk), "sha256": digest})
+    diffs.append(
+        {"object": log_entry.content_type.model, "id": str(log_entry.object_pk), "sha256": digest}
+    )
 
 
 post_log.connect(_collect, dispatch_uid="keys.diffs")

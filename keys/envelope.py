@@ -55,7 +55,7 @@ def seal_header(algorithm: str, key_id: uuid.UUID, version: int) -> bytes:
 
 
 def parse(ciphertext: bytes) -> Envelope:
-    """Return a ciphertext's parts. Raises CannotDecrypt for whatever seal_header() could not begin."""
+    """Return a ciphertext's parts. Raises CannotDecrypt for what seal_header() could not begin."""
     if len(ciphertext) <= HEADER_BYTES:
         raise CannotDecrypt
     header = bytes(ciphertext[:HEADER_BYTES])

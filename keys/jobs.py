@@ -23,14 +23,13 @@ from keys.actions import Action
 from keys.backends.base import Backend, Material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
-from keys.gate.change import Change
-from keys.gate.use import open_store
+from keys.gate.changes import Change
 from keys.lifecycle import GONE, Condition, KeyState, VersionState
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.secret import Secret
 from keys.services import scheduler
-from keys.snapshot import StoreFacts
+from keys.stores import backend_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,9 @@ def claim(job_id: uuid.UUID) -> Job | None:
     )
     if not taken:
         return None
-    return Job.objects.select_related("key__key_store", "key__classification", "version", "approval").get(pk=job_id)
+    return Job.objects.select_related(
+        "key__key_store", "key__classification", "version", "approval"
+    ).get(pk=job_id)
 
 
 def run(job_id: uuid.UUID) -> Job:
@@ -124,11 +125,6 @@ def scheduler_for(job: Job) -> Caller:
     return scheduler(request_id=str(job.id))
 
 
-def backend_of(key: Key) -> Backend:
-    store = key.key_store
-    return open_store(StoreFacts(store.id, store.name, store.kind, store.settings, store.credentials, store.enabled))
-
-
 # --- handlers: what each kind does at the store. No transaction is open here.
 
 
@@ -157,7 +153,11 @@ def _destroy(job: Job, caller: Caller) -> None:
     """Destroy every version's material once the window is over by the database's clock, too."""
     _check_votes(job)
     key = job.key
-    if key.state != KeyState.PENDING_DESTRUCTION or key.destroy_at is None or clock.database_now() < key.destroy_at:
+    if (
+        key.state != KeyState.PENDING_DESTRUCTION
+        or key.destroy_at is None
+        or clock.database_now() < key.destroy_at
+    ):
         raise Conflict("The key is not waiting for this destruction.")
     backend = backend_of(key)
     for version in key.versions.exclude(state__in=GONE):
@@ -241,7 +241,11 @@ def _finish(change: Change[Job], *, claim: str, material: dict[str, str] | None 
     key, version = job.key, job.version
     _describe(change, job)
     _end(job, claim, JobState.SUCCEEDED, change.now)
-    if job.kind in (JobKind.CREATE, JobKind.ROTATE, JobKind.IMPORT) and version is not None and material is not None:
+    if (
+        job.kind in (JobKind.CREATE, JobKind.ROTATE, JobKind.IMPORT)
+        and version is not None
+        and material is not None
+    ):
         _install(job, version, material, change.now)
     elif job.kind == JobKind.DESTROY:
         for each in key.versions.exclude(state__in=GONE):
@@ -278,7 +282,10 @@ def _walk_to_destruction(version: KeyVersion, now: datetime, reason: str) -> Non
         lifecycle.move_version(version, VersionState.DEACTIVATED, now, reason)
     compromised = version.state == VersionState.COMPROMISED
     lifecycle.move_version(
-        version, VersionState.DESTROYED_COMPROMISED if compromised else VersionState.DESTROYED, now, reason
+        version,
+        VersionState.DESTROYED_COMPROMISED if compromised else VersionState.DESTROYED,
+        now,
+        reason,
     )
 
 
@@ -313,7 +320,9 @@ def _describe(change: Change[Job], job: Job) -> None:
     """Make the entry speak of the key, under the action that was asked for."""
     version = job.version
     change.record_as = ACTION_OF[JobKind(job.kind)]
-    change.about = Subject("key", str(job.key_id), job.key.alias, version.number if version else None)
+    change.about = Subject(
+        "key", str(job.key_id), job.key.alias, version.number if version else None
+    )
     change.facts |= {
         "job": str(job.id),
         "kind": job.kind,
@@ -326,7 +335,9 @@ def _describe(change: Change[Job], job: Job) -> None:
 
 def _end(job: Job, claim: str, state: JobState, now: datetime, error: str = "") -> None:
     changes = {"state": state, "finished_at": now, "lease_until": None, "error": error[:500]}
-    if not Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=claim).update(**changes):
+    if not Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=claim).update(
+        **changes
+    ):
         raise Conflict("Somebody else holds the job.")
 
 
@@ -334,21 +345,33 @@ def _postpone(job: Job, error: KeyServiceError) -> None:
     if job.attempts >= MOST_ATTEMPTS:
         _give_up(job, error)
         return
-    _wait(scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code)
+    _wait(
+        scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
+    )
 
 
 def _give_up(job: Job, error: KeyServiceError) -> None:
     """End a job for good, and take back what it made. A lost claim is somebody else's business."""
-    if not Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by).exists():
+    if not Job.objects.filter(
+        pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by
+    ).exists():
         return
     version = job.version
     if version is not None and version.condition == Condition.CREATING:
         try:
             _destroy_material(backend_of(job.key), version)
         except (BackendUnavailable, Unavailable) as trouble:
-            _wait(scheduler_for(job), str(job.id), claim=job.claimed_by, error=trouble.detail, code=trouble.code)
+            _wait(
+                scheduler_for(job),
+                str(job.id),
+                claim=job.claimed_by,
+                error=trouble.detail,
+                code=trouble.code,
+            )
             return
-    _fail(scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code)
+    _fail(
+        scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
+    )
 
 
 def open_jobs(key: Key) -> list[Job]:

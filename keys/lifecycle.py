@@ -99,7 +99,9 @@ def move_version(version: KeyVersion, to: VersionState, now: datetime, reason: s
         _V.DEACTIVATED: "deactivated_at",
         _V.COMPROMISED: "compromised_at",
         _V.DESTROYED: "destroyed_at",
-        _V.DESTROYED_COMPROMISED: "compromised_at" if version.state == _V.DESTROYED else "destroyed_at",
+        _V.DESTROYED_COMPROMISED: "compromised_at"
+        if version.state == _V.DESTROYED
+        else "destroyed_at",
     }.get(to, "")
     if stamp:
         changes[stamp] = now
@@ -120,7 +122,9 @@ def make_primary(version: KeyVersion, classification: Classification, now: datet
     """
     from keys.models import KeyVersion
 
-    serving = KeyVersion.objects.filter(key_id=version.key_id, state__in=SERVING).exclude(pk=version.pk)
+    serving = KeyVersion.objects.filter(key_id=version.key_id, state__in=SERVING).exclude(
+        pk=version.pk
+    )
     for old in serving:
         move_version(old, _V.DEACTIVATED, now, f"replaced by version {version.number}")
     move_version(version, _V.ACTIVE, now)
@@ -166,7 +170,9 @@ def move_key(key: Key, to: KeyState, **columns: object) -> None:
 def _compare_and_set(version: KeyVersion, changes: dict[str, object]) -> None:
     from keys.models import KeyVersion
 
-    unchanged = Q(pk=version.pk, state=version.state, condition=version.condition, primary=version.primary)
+    unchanged = Q(
+        pk=version.pk, state=version.state, condition=version.condition, primary=version.primary
+    )
     if not KeyVersion.objects.filter(unchanged).update(**changes):
         raise Conflict(f"Version {version.number} changed meanwhile; look again.")
     _apply(version, changes)
@@ -200,15 +206,24 @@ def check_use(
     if key_state != KeyState.ENABLED:
         raise StateForbids(f"The key is {KeyState(key_state).label.lower()}.", state=key_state)
     if condition in (Condition.CREATING, Condition.UNAVAILABLE):
-        raise StateForbids(f"The version is not ready: {Condition(condition).label.lower()}.", state=condition)
+        raise StateForbids(
+            f"The version is not ready: {Condition(condition).label.lower()}.", state=condition
+        )
     state = VersionState(version_state)
     if direction == Direction.PROTECT:
         if state != _V.ACTIVE or not primary:
-            raise StateForbids(f"Only the active primary version protects new data; this one is {state.label.lower()}.")
+            raise StateForbids(
+                f"Only the active primary version protects new data; this one is {state.label.lower()}."
+            )
         if protect_until and now >= protect_until:
-            raise StateForbids("The version's originator-usage period is over; rotate the key.", state="period_over")
+            raise StateForbids(
+                "The version's originator-usage period is over; rotate the key.",
+                state="period_over",
+            )
         return
-    allowed = state in (_V.ACTIVE, _V.DEACTIVATED) or (state == _V.SUSPENDED and suspended_processes)
+    allowed = state in (_V.ACTIVE, _V.DEACTIVATED) or (
+        state == _V.SUSPENDED and suspended_processes
+    )
     if not allowed:
         raise StateForbids(f"The version is {state.label.lower()}.", state=state.value)
     if process_until and now >= process_until:

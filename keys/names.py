@@ -62,7 +62,9 @@ def prose(text: str, what: str, limit: int = 500, required: bool = False) -> str
     """
     if not isinstance(text, str):
         raise Invalid(f"The {what} must be text.", field=what)
-    kept = "".join(character for character in text.strip() if character == "\n" or character.isprintable())
+    kept = "".join(
+        character for character in text.strip() if character == "\n" or character.isprintable()
+    )
     if required and not kept:
         raise Invalid(f"The {what} is missing: say why.", field=what)
     if len(kept) > limit:

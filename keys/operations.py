@@ -109,7 +109,9 @@ def decrypt(use: Use, ciphertext: bytes, *, context: Mapping[str, str] | None = 
 
 
 @gate.use(Action.GENERATE_DATA_KEY)
-def generate_data_key(use: Use, *, length: int = 32, context: Mapping[str, str] | None = None) -> DataKey:
+def generate_data_key(
+    use: Use, *, length: int = 32, context: Mapping[str, str] | None = None
+) -> DataKey:
     """Make a data key of 16 to 64 bytes; returns it in the clear and encrypted under the primary version."""
     if isinstance(length, bool) or not isinstance(length, int) or not 16 <= length <= 64:
         raise Invalid("A data key has 16 to 64 bytes.", field="length")
@@ -186,7 +188,9 @@ def random(use: Use, *, count: int = 32) -> Secret:
     return Secret(secrets.token_bytes(count))
 
 
-def _sealed(use: Use, key: KeyFacts, version: VersionFacts, plaintext: bytes, context: Mapping[str, str]) -> Encrypted:
+def _sealed(
+    use: Use, key: KeyFacts, version: VersionFacts, plaintext: bytes, context: Mapping[str, str]
+) -> Encrypted:
     header = envelope.seal_header(key.algorithm, key.id, version.number)
     aad = envelope.associated_data(header, context)
     body = use.backend(version).encrypt(version.handle, key.algorithm, plaintext, aad)
@@ -210,7 +214,9 @@ def _algorithm(use: Use, key: KeyFacts, wanted: str) -> str:
     if not wanted:
         return key.algorithm
     if wanted not in SPECS[key.spec].algorithms or ALGORITHMS[wanted].usage != use.action.row.usage:
-        raise Invalid(f"This key signs with: {', '.join(SPECS[key.spec].algorithms)}.", field="algorithm")
+        raise Invalid(
+            f"This key signs with: {', '.join(SPECS[key.spec].algorithms)}.", field="algorithm"
+        )
     return wanted
 
 

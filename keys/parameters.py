@@ -39,7 +39,10 @@ def one_of(value: Any, field: str, choices: Collection[str]) -> str:
 def some_of(value: Any, field: str, choices: Collection[str]) -> list[str]:
     """Return a list of at least one of `choices`, sorted, each once."""
     if not isinstance(value, list) or not value:
-        raise Invalid(f"{field} must be a list with at least one of: {', '.join(sorted(choices))}.", field=field)
+        raise Invalid(
+            f"{field} must be a list with at least one of: {', '.join(sorted(choices))}.",
+            field=field,
+        )
     return sorted({one_of(item, field, choices) for item in value})
 
 
@@ -53,7 +56,9 @@ def text_pairs(value: Any, field: str, most: int = 32) -> dict[str, str]:
         if not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable():
             raise Invalid(f"{field}: names have 1 to 128 printable characters.", field=field)
         if not isinstance(content, str) or len(content) > 256 or not content.isprintable():
-            raise Invalid(f"{field}: values are text of at most 256 printable characters.", field=field)
+            raise Invalid(
+                f"{field}: values are text of at most 256 printable characters.", field=field
+            )
     return dict(sorted(value.items()))
 
 
@@ -64,7 +69,9 @@ def networks(value: Any, field: str = "source_networks") -> list[str]:
     try:
         return sorted({str(ipaddress.ip_network(str(item))) for item in value})
     except ValueError:
-        raise Invalid(f"{field} must be networks like 10.1.0.0/16 or 2001:db8::/32.", field=field) from None
+        raise Invalid(
+            f"{field} must be networks like 10.1.0.0/16 or 2001:db8::/32.", field=field
+        ) from None
 
 
 def moment(value: Any, field: str) -> datetime | None:

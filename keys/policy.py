@@ -97,12 +97,16 @@ def decide(
     grants = [grant for grant in standing.grants if grant.covers(key_id, classification_id)]
     visible = not about_a_key or bool(grants) or standing.role in Action.READ_KEYS.row.roles
     if not row.grantable:
-        return Decision(False, "not_permitted", f"{_who(standing)} may not do this: {row.label}.", visible)
+        return Decision(
+            False, "not_permitted", f"{_who(standing)} may not do this: {row.label}.", visible
+        )
     if action is Action.READ_KEYS and (grants or not about_a_key):
         return Decision(True, "grant", grant=grants[0].id if grants else None)
     named = [grant for grant in grants if action.value in grant.operations]
     if not named:
-        return Decision(False, "no_grant", f"{standing.name} has no grant to do this: {row.label}.", visible)
+        return Decision(
+            False, "no_grant", f"{standing.name} has no grant to do this: {row.label}.", visible
+        )
     reasons = []
     for grant in named:
         reason = _unmet(grant, caller, now, context or {})

@@ -10,12 +10,11 @@ from typing import Any
 from django.db.models import Count, F, Prefetch, Q, QuerySet
 
 from audit.events import Subject
-from keys import approvals, clock, gate, names, targets
+from keys import approvals, clock, gate, names, stores, targets
 from keys.actions import Action
 from keys.callers import Caller, Kind
 from keys.errors import KeyServiceError, NotFound, Unavailable
-from keys.gate import read as reading
-from keys.gate.use import open_store
+from keys.gate.reads import not_found
 from keys.lifecycle import KeyState, VersionState
 from keys.models import (
     Approval,
@@ -31,7 +30,6 @@ from keys.models import (
 )
 from keys.models.job import OPEN_STATES
 from keys.policy import Standing
-from keys.snapshot import StoreFacts
 
 PAGE = 50
 
@@ -60,10 +58,14 @@ class Page:
 
 def keys_due(now: datetime) -> QuerySet[Key]:
     """Return enabled keys whose rotation is due and not paused."""
-    return Key.objects.filter(state=KeyState.ENABLED, rotate_at__lte=now, classification__rotation_paused=False)
+    return Key.objects.filter(
+        state=KeyState.ENABLED, rotate_at__lte=now, classification__rotation_paused=False
+    )
 
 
-def list_keys(caller: Caller, filters: KeyFilters | None = None, *, after: str = "", limit: int = PAGE) -> Page:
+def list_keys(
+    caller: Caller, filters: KeyFilters | None = None, *, after: str = "", limit: int = PAGE
+) -> Page:
     """Return the keys that the caller may see, by alias, beginning after the alias `after`."""
     standing = gate.read(caller, Action.READ_KEYS)
     keys = visible_keys(standing).select_related("classification", "key_store")
@@ -79,7 +81,7 @@ def find_key(caller: Caller, reference: str) -> Key:
     try:
         key = targets.key(reference, {}).row
     except NotFound:
-        reading.not_found(caller, Action.READ_KEYS, "key", reference)
+        not_found(caller, Action.READ_KEYS, "key", reference)
         raise
     gate.read(caller, Action.READ_KEYS, key=key)
     return key
@@ -133,7 +135,9 @@ def _narrowed(keys: QuerySet[Key], f: KeyFilters) -> QuerySet[Key]:
 def list_classifications(caller: Caller) -> list[Classification]:
     """Return every classification, with its stores and the number of its keys (`key_count`)."""
     gate.read(caller, Action.READ_POLICY)
-    return list(Classification.objects.prefetch_related("key_stores").annotate(key_count=Count("keys")))
+    return list(
+        Classification.objects.prefetch_related("key_stores").annotate(key_count=Count("keys"))
+    )
 
 
 def find_classification(caller: Caller, reference: str) -> Classification:
@@ -150,7 +154,9 @@ def find_key_store(caller: Caller, reference: str) -> KeyStore:
     return _find(caller, Action.READ_KEY_STORES, "key_store", reference)  # type: ignore[no-any-return]
 
 
-def list_principals(caller: Caller, kind: Kind | None = None, *, after: str = "", limit: int = PAGE) -> Page:
+def list_principals(
+    caller: Caller, kind: Kind | None = None, *, after: str = "", limit: int = PAGE
+) -> Page:
     """Return applications, people or services by name, beginning after the folded name `after`."""
     gate.read(caller, Action.READ_ACCESS)
     rows = Principal.objects.filter(kind=kind) if kind else Principal.objects.all()
@@ -163,7 +169,12 @@ def find_principal(caller: Caller, reference: str) -> Principal:
 
 
 def list_grants(
-    caller: Caller, *, key: Key | None = None, principal: Principal | None = None, after: str = "", limit: int = PAGE
+    caller: Caller,
+    *,
+    key: Key | None = None,
+    principal: Principal | None = None,
+    after: str = "",
+    limit: int = PAGE,
 ) -> Page:
     """Return grants, newest first; narrowed to those that concern a key or a principal."""
     gate.read(caller, Action.READ_ACCESS)
@@ -188,7 +199,13 @@ def list_credentials(caller: Caller, principal: Principal) -> list[Credential]:
 
 
 def list_approvals(
-    caller: Caller, *, state: str = "", for_me: bool = False, key: Key | None = None, after: str = "", limit: int = PAGE
+    caller: Caller,
+    *,
+    state: str = "",
+    for_me: bool = False,
+    key: Key | None = None,
+    after: str = "",
+    limit: int = PAGE,
 ) -> Page:
     """Return requests, newest first. `for_me`: those on which the caller can still vote."""
     gate.read(caller, Action.READ_APPROVALS)
@@ -209,11 +226,15 @@ def find_approval(caller: Caller, reference: str) -> Approval:
 def waiting_for(caller: Caller) -> int:
     """Return how many requests wait for this officer's vote."""
     mine = str(caller.principal_id)
-    rows = Approval.objects.filter(approvals.open_for(caller.principal_id)).values_list("officers", flat=True)
+    rows = Approval.objects.filter(approvals.open_for(caller.principal_id)).values_list(
+        "officers", flat=True
+    )
     return sum(mine in officers for officers in rows[:1000])
 
 
-def list_jobs(caller: Caller, *, state: str = "", key: Key | None = None, after: str = "", limit: int = PAGE) -> Page:
+def list_jobs(
+    caller: Caller, *, state: str = "", key: Key | None = None, after: str = "", limit: int = PAGE
+) -> Page:
     """Return jobs, newest first. `state` may be "open" for those that are not finished."""
     gate.read(caller, Action.READ_JOBS)
     rows = Job.objects.select_related("key", "version", "requested_by")
@@ -235,7 +256,7 @@ def _find(caller: Caller, action: Action, kind: str, reference: str) -> Any:
     try:
         target = getattr(targets, kind)(reference, {})
     except NotFound:
-        reading.not_found(caller, action, kind, reference)
+        not_found(caller, action, kind, reference)
         raise
     gate.read(caller, action, target.subject())
     return target.row
@@ -245,7 +266,9 @@ def _newest(rows: QuerySet[Any], after: str, limit: int) -> Page:
     """Page newest first, by time and id: `after` is the id of the last row seen."""
     last = rows.model.objects.filter(pk=names.as_uuid(after)).first() if after else None
     if last is not None:
-        rows = rows.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk))
+        rows = rows.filter(
+            Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk)
+        )
     found = list(rows.distinct().order_by("-created_at", "-pk")[: limit + 1])
     return Page(found[:limit], str(found[limit - 1].pk) if len(found) > limit else "")
 
@@ -275,9 +298,16 @@ def overview(caller: Caller) -> Overview:
     """Return counts and what needs attention."""
     gate.read(caller, Action.READ_KEYS)
     now = clock.now()
-    by_state = {row["state"]: row["n"] for row in Key.objects.order_by().values("state").annotate(n=Count("pk"))}
-    enabled = Key.objects.filter(state=KeyState.ENABLED).select_related("classification", "key_store")
-    classes = Classification.objects.annotate(key_count=Count("keys", filter=~Q(keys__state=KeyState.DESTROYED)))
+    by_state = {
+        row["state"]: row["n"]
+        for row in Key.objects.order_by().values("state").annotate(n=Count("pk"))
+    }
+    enabled = Key.objects.filter(state=KeyState.ENABLED).select_related(
+        "classification", "key_store"
+    )
+    classes = Classification.objects.annotate(
+        key_count=Count("keys", filter=~Q(keys__state=KeyState.DESTROYED))
+    )
     compromised = KeyVersion.objects.filter(state=VersionState.COMPROMISED).select_related("key")
     return Overview(
         keys=sum(by_state.values()),
@@ -286,7 +316,9 @@ def overview(caller: Caller) -> Overview:
         overdue=list(enabled.filter(rotate_at__lte=now).order_by("rotate_at")[:10]),
         paused=list(Classification.objects.filter(rotation_paused=True)),
         due_soon=list(
-            enabled.filter(rotate_at__gt=now, rotate_at__lte=now + timedelta(days=30)).order_by("rotate_at")[:10]
+            enabled.filter(rotate_at__gt=now, rotate_at__lte=now + timedelta(days=30)).order_by(
+                "rotate_at"
+            )[:10]
         ),
         pending_destruction=list(
             Key.objects.filter(state=KeyState.PENDING_DESTRUCTION)
@@ -296,7 +328,9 @@ def overview(caller: Caller) -> Overview:
         compromised=list(compromised.order_by(F("compromised_at").desc())[:10]),
         open_requests=Approval.objects.filter(state="open").count(),
         open_jobs=Job.objects.filter(state__in=OPEN_STATES).count(),
-        failed_jobs=Job.objects.filter(state="failed", finished_at__gt=now - timedelta(days=7)).count(),
+        failed_jobs=Job.objects.filter(
+            state="failed", finished_at__gt=now - timedelta(days=7)
+        ).count(),
         shortage=approvals.shortage(),
     )
 
@@ -309,13 +343,14 @@ def heartbeats() -> dict[str, datetime]:
 def check_key_stores() -> None:
     """Ask every enabled store how it is, and write it down for /readyz and the console."""
     for store in KeyStore.objects.filter(enabled=True):
-        facts = StoreFacts(store.id, store.name, store.kind, store.settings, store.credentials, store.enabled)
         try:
-            health = open_store(facts).health()
+            health = stores.backend(stores.facts(store)).health()
             ok, detail = health.ok, health.detail
         except (KeyServiceError, Unavailable) as error:
             ok, detail = False, error.detail
-        KeyStore.objects.filter(pk=store.pk).update(checked_at=clock.now(), healthy=ok, health_detail=detail[:500])
+        KeyStore.objects.filter(pk=store.pk).update(
+            checked_at=clock.now(), healthy=ok, health_detail=detail[:500]
+        )
 
 
 def key_store_health() -> list[tuple[str, bool | None, str]]:
@@ -330,7 +365,7 @@ def is_set_up() -> bool:
     return done()
 
 
-def principal_of(user_id: object) -> Principal | None:
+def principal_of(user_id: int) -> Principal | None:
     """Return the principal behind a sign-in account, or None."""
     return Principal.objects.filter(user_id=user_id, kind=Kind.PERSON).first()
 

@@ -39,7 +39,7 @@ def root_key_file() -> Path:
 
 
 def root_key() -> Secret:
-    """Return the root key. Raises Unavailable, saying what to do, where there is none or it's not safe."""
+    """Return the root key. Raises Unavailable, saying what to do, where there is no safe one."""
     written = os.environ.get(VARIABLE)
     if written is not None:
         return _decoded(written, f"The variable {VARIABLE}")

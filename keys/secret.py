@@ -40,4 +40,5 @@ class Secret:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("A secret can't be pickled or copied.")
 
-    __getstate__ = __reduce_ex__
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("A secret can't be pickled or copied.")

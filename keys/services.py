@@ -25,4 +25,6 @@ def scheduler(request_id: str | None = None) -> Caller:
 
 def operator() -> Caller:
     """Return whoever runs commands on the host: permissions of its own, and no use of keys."""
-    return Caller(OPERATOR_ID, Kind.SERVICE, "operator", Role.OPERATOR, Method.COMMAND, Door.COMMAND)
+    return Caller(
+        OPERATOR_ID, Kind.SERVICE, "operator", Role.OPERATOR, Method.COMMAND, Door.COMMAND
+    )

@@ -140,13 +140,17 @@ def key(reference: str, *, load: bool = True) -> KeyFacts | None:
     return cache.get(f"key:{reference}", (lambda: _load_key(reference)) if load else None)
 
 
-def standing(principal_id: uuid.UUID, credential_id: uuid.UUID | None, *, load: bool = True) -> Standing | None:
+def standing(
+    principal_id: uuid.UUID, credential_id: uuid.UUID | None, *, load: bool = True
+) -> Standing | None:
     """Return what is known of a principal, or None. Raises Miss with `load=False`."""
     name = f"standing:{principal_id}:{credential_id}"
     return cache.get(name, (lambda: load_standing(principal_id, credential_id)) if load else None)
 
 
-def bearer(digest: str, *, load: bool = True) -> tuple[uuid.UUID, uuid.UUID, Kind, str, Role] | None:
+def bearer(
+    digest: str, *, load: bool = True
+) -> tuple[uuid.UUID, uuid.UUID, Kind, str, Role] | None:
     """Return (principal, credential, kind, name, role) of a token's digest, or None.
 
     Whether the credential is still good is for decide() to say, on its standing.
@@ -172,7 +176,9 @@ def _load_key(reference: str) -> tuple[KeyFacts | None, frozenset[str]]:
         state=row.state,
         classification_id=row.classification_id,
         suspended_processes=row.classification.suspended_decrypts,
-        store=StoreFacts(store.id, store.name, store.kind, store.settings, store.credentials, store.enabled),
+        store=StoreFacts(
+            store.id, store.name, store.kind, store.settings, store.credentials, store.enabled
+        ),
         versions={
             version.number: VersionFacts(
                 id=version.id,
@@ -188,7 +194,9 @@ def _load_key(reference: str) -> tuple[KeyFacts | None, frozenset[str]]:
             for version in row.versions.all()
         },
     )
-    return facts, frozenset({f"key:{row.id}", f"classification:{row.classification_id}", f"key_store:{store.id}"})
+    return facts, frozenset(
+        {f"key:{row.id}", f"classification:{row.classification_id}", f"key_store:{store.id}"}
+    )
 
 
 def load_standing(
@@ -205,7 +213,10 @@ def load_standing(
         found = Credential.objects.filter(pk=credential_id, principal_id=principal_id).first()
         if found is not None:
             credential = CredentialFacts(
-                found.id, found.expires_at, found.revoked_at is not None, tuple(found.source_networks)
+                found.id,
+                found.expires_at,
+                found.revoked_at is not None,
+                tuple(found.source_networks),
             )
     grants = tuple(
         GrantFacts(
@@ -220,7 +231,9 @@ def load_standing(
         )
         for grant in Grant.objects.filter(principal_id=principal_id, revoked_at__isnull=True)
     )
-    value = Standing(row.id, Kind(row.kind), row.name, Role(row.role), row.active, credential, grants)
+    value = Standing(
+        row.id, Kind(row.kind), row.name, Role(row.role), row.active, credential, grants
+    )
     return value, frozenset({f"principal:{principal_id}"})
 
 
@@ -229,7 +242,9 @@ def _load_bearer(
 ) -> tuple[tuple[uuid.UUID, uuid.UUID, Kind, str, Role] | None, frozenset[str]]:
     from keys.models import Credential
 
-    row = Credential.objects.select_related("principal").filter(kind="bearer", digest=digest).first()
+    row = (
+        Credential.objects.select_related("principal").filter(kind="bearer", digest=digest).first()
+    )
     if row is None:
         return None, frozenset()
     owner = row.principal

@@ -19,7 +19,7 @@ from keys.actions import Action
 from keys.administration import expire_request, rotate_key
 from keys.administration.votes import staleness
 from keys.errors import KeyServiceError, PendingApproval
-from keys.models import Approval, Heartbeat, Job, Key
+from keys.models import Approval, Heartbeat, Job
 from keys.models.approval import ApprovalState
 from keys.models.job import OPEN_STATES, JobKind
 from keys.services import scheduler
@@ -42,14 +42,22 @@ class Due:
 def due(limit: int = 10_000) -> Due:
     """Return what is due: keys to rotate, jobs to run, approved requests to carry out."""
     by_requester = [action for action in Action if action.row.by_requester]
-    approved = Approval.objects.filter(state=ApprovalState.APPROVED).exclude(action__in=by_requester)
-    return Due(rotations_due(limit), jobs.due(limit), list(approved.values_list("id", flat=True)[:limit]))
+    approved = Approval.objects.filter(state=ApprovalState.APPROVED).exclude(
+        action__in=by_requester
+    )
+    return Due(
+        rotations_due(limit), jobs.due(limit), list(approved.values_list("id", flat=True)[:limit])
+    )
 
 
 def rotations_due(limit: int) -> list[uuid.UUID]:
     """Return keys whose rotation is due and neither paused, under way, nor waiting for votes."""
-    busy = Job.objects.filter(key=OuterRef("pk"), kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES)
-    asked = Approval.objects.filter(key=OuterRef("pk"), action=Action.ROTATE_KEY, state__in=approvals.LIVE)
+    busy = Job.objects.filter(
+        key=OuterRef("pk"), kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES
+    )
+    asked = Approval.objects.filter(
+        key=OuterRef("pk"), action=Action.ROTATE_KEY, state__in=approvals.LIVE
+    )
     keys = queries.keys_due(clock.now()).filter(~Exists(busy), ~Exists(asked))
     return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
 

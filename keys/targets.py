@@ -91,7 +91,9 @@ def key_store(reference: str, parameters: Parameters) -> Target[KeyStore]:
 def principal(reference: str, parameters: Parameters) -> Target[Principal]:
     """Find a person, an application or a service by id or name."""
     wanted = names.as_uuid(reference)
-    row = Principal.objects.filter(**({"pk": wanted} if wanted else {"name_folded": names.folded(reference)})).first()
+    row = Principal.objects.filter(
+        **({"pk": wanted} if wanted else {"name_folded": names.folded(reference)})
+    ).first()
     if row is None:
         raise NotFound("There is no such account.")
     return Target(row, "principal", str(row.id), row.name)
@@ -105,7 +107,13 @@ def grantee(reference: str, parameters: Parameters) -> Target[Principal]:
         about = key(wanted_key, parameters)
         return Target(found.row, found.kind, found.id, found.name, about.classification)
     if wanted_class:
-        return Target(found.row, found.kind, found.id, found.name, classification(wanted_class, parameters).row)
+        return Target(
+            found.row,
+            found.kind,
+            found.id,
+            found.name,
+            classification(wanted_class, parameters).row,
+        )
     return found
 
 
@@ -145,7 +153,9 @@ def _by_id(model: Any, reference: str, what: str) -> Any:
 
 def _by_name(model: Any, reference: str) -> Any:
     wanted = names.as_uuid(reference)
-    row = model.objects.filter(**({"pk": wanted} if wanted else {"name": names.folded(reference)})).first()
+    row = model.objects.filter(
+        **({"pk": wanted} if wanted else {"name": names.folded(reference)})
+    ).first()
     if row is None:
         raise NotFound(f"There is no such {model._meta.verbose_name}.")
     return row

@@ -57,7 +57,9 @@ def send(task: Any, ids: Sequence[str]) -> bool:
     try:
         task.apply_async(args=[list(ids)], ignore_result=True, retry=False)
     except (OperationalError, OSError) as error:
-        logger.warning("The broker can't be reached (%s); the next sweep takes over.", type(error).__name__)
+        logger.warning(
+            "The broker can't be reached (%s); the next sweep takes over.", type(error).__name__
+        )
         return False
     return True
 
@@ -71,4 +73,6 @@ def _uuids(ids: Any) -> list[uuid.UUID]:
     """Return the UUIDs among what a message carries; whatever else is there is nobody's id."""
     if not isinstance(ids, list):
         return []
-    return [found for found in (names.as_uuid(item) for item in ids if isinstance(item, str)) if found]
+    return [
+        found for found in (names.as_uuid(item) for item in ids if isinstance(item, str)) if found
+    ]

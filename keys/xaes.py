@@ -31,7 +31,7 @@ _SECOND = b"\x00\x02X\x00"
 
 
 class Xaes:
-    """One key, ready for use: K1 and the AES key schedule are computed once. Threads may share it."""
+    """One key, ready for use: K1 and the key schedule are computed once. Threads may share it."""
 
     __slots__ = ("_block_cipher", "_k1_twice", "_lock")
 

@@ -132,7 +132,7 @@ def _heartbeat(name: str) -> datetime:
 
 def _key_stores() -> None:
     stores = queries.key_store_health()
-    failed = [name for name, ok, _ in stores if not ok]
+    failed = [name for name, ok, _ in stores if ok is False]  # None: not looked at yet
     if failed:
         log.warning("Key stores that can't be reached: %s", ", ".join(failed))
         raise Trouble(f"{len(failed)} of {len(stores)} can't be reached.")

@@ -17,7 +17,9 @@ from keys.errors import Unauthenticated
 TOKEN_LIMIT = 200
 
 
-def bearer(authorization: str, *, source: str, request_id: str, door: Door = Door.REST, load: bool = True) -> Caller:
+def bearer(
+    authorization: str, *, source: str, request_id: str, door: Door = Door.REST, load: bool = True
+) -> Caller:
     """Return the caller that an Authorization header proves. Raises Unauthenticated, snapshot.Miss without `load`.
 
     Whether the credential is still good is decided at the gate, on the caller's standing.
@@ -31,7 +33,15 @@ def bearer(authorization: str, *, source: str, request_id: str, door: Door = Doo
         refuse(source, door, "unknown_token")
     principal, credential, kind, name, role = found
     return Caller(
-        principal, kind, name, role, Method.BEARER, door, credential_id=credential, source=source, request_id=request_id
+        principal,
+        kind,
+        name,
+        role,
+        Method.BEARER,
+        door,
+        credential_id=credential,
+        source=source,
+        request_id=request_id,
     )
 
 

@@ -84,7 +84,9 @@ def _database(variable: str, embedded: Path) -> dict[str, object]:
     if not url:
         embedded.parent.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{embedded}"
-    database: dict[str, object] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+    database: dict[str, object] = dict(
+        dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True)
+    )
     if str(database["ENGINE"]).endswith("sqlite3"):
         database["OPTIONS"] = {
             "timeout": 20,
@@ -111,7 +113,10 @@ ROOT_KEY_FILE = Path(environment.text("KMS_ROOT_KEY_PATH", str(SECRETS_DIR / "ro
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "web:sign-in"

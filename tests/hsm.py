@@ -56,7 +56,17 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
     )
     environment = {"SOFTHSM2_CONF": str(configuration)}
     # In a process of its own: the library reads its configuration once, at C_Initialize.
-    initialise = [tool, "--init-token", "--free", "--label", LABEL, "--pin", PIN, "--so-pin", SO_PIN]
+    initialise = [
+        tool,
+        "--init-token",
+        "--free",
+        "--label",
+        LABEL,
+        "--pin",
+        PIN,
+        "--so-pin",
+        SO_PIN,
+    ]
     subprocess.run(initialise, env=os.environ | environment, check=True, capture_output=True)
     before = os.environ.get("SOFTHSM2_CONF")
     os.environ.update(environment)

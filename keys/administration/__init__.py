@@ -23,7 +23,12 @@ from keys.administration.keys import (
     schedule_destruction,
     update_key,
 )
-from keys.administration.people import appoint_officer, change_password, create_person, dismiss_officer
+from keys.administration.people import (
+    appoint_officer,
+    change_password,
+    create_person,
+    dismiss_officer,
+)
 from keys.administration.policies import (
     create_classification,
     pause_rotation,

@@ -14,7 +14,7 @@ from keys.actions import GRANTABLE, Action
 from keys.algorithms import Usage
 from keys.callers import Kind
 from keys.errors import AlreadyExists, Conflict, Denied, Invalid
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.models import Classification, Credential, Grant, Key, Principal
 from keys.secret import Secret
 from keys.services import OPERATOR_ID, SCHEDULER_ID
@@ -32,9 +32,13 @@ class Issued:
 
 
 @gate.change(Action.CREATE_APPLICATION, on=targets.house)
-def create_application(change: Change[None], *, name: str, description: str = "", reason: str = "") -> Principal:
+def create_application(
+    change: Change[None], *, name: str, description: str = "", reason: str = ""
+) -> Principal:
     """Register an application. It can do nothing until it has a credential and a grant."""
-    row = new_principal(name, Kind.APPLICATION, change.now, description=description, demo=change.caller.demo)
+    row = new_principal(
+        name, Kind.APPLICATION, change.now, description=description, demo=change.caller.demo
+    )
     change.about = Subject("principal", str(row.id), row.name)
     change.touch("principal", row.id)
     return row
@@ -121,7 +125,10 @@ def create_grant(
     allowed = parameters.some_of(operations, "operations", OPERATIONS)
     if about_key is not None:
         _fits(about_key, allowed)
-    starts, ends = parameters.moment(not_before, "not_before"), parameters.moment(expires_at, "expires_at")
+    starts, ends = (
+        parameters.moment(not_before, "not_before"),
+        parameters.moment(expires_at, "expires_at"),
+    )
     _check_span(starts, ends, change.now)
     row = Grant.objects.create(
         principal=grantee,
@@ -175,7 +182,9 @@ def new_principal(name: str, kind: Kind, now: datetime, **columns: Any) -> Princ
     if Principal.objects.filter(name_folded=folded).exists():
         raise AlreadyExists(f"There is an account named like {shown} already.", field="name")
     columns["description"] = names.prose(columns.get("description", ""), "description")
-    return Principal.objects.create(name=shown, name_folded=folded, kind=kind, created_at=now, **columns)
+    return Principal.objects.create(
+        name=shown, name_folded=folded, kind=kind, created_at=now, **columns
+    )
 
 
 def close_account(row: Principal) -> None:
@@ -203,7 +212,10 @@ def _fits(key: Key, operations: list[str]) -> None:
         usage = Action(operation).row.usage
         if usage is not None and usage != key.usage:
             purpose = Usage(key.usage).label.lower()
-            raise Invalid(f"{key.alias} is for another purpose than {operation}: {purpose}.", field="operations")
+            raise Invalid(
+                f"{key.alias} is for another purpose than {operation}: {purpose}.",
+                field="operations",
+            )
 
 
 def _check_span(starts: datetime | None, ends: datetime | None, now: datetime) -> None:

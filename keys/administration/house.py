@@ -12,7 +12,7 @@ from keys.administration.people import PEOPLE, add_person
 from keys.backends import registry
 from keys.callers import Role
 from keys.errors import AlreadyExists, Conflict, Invalid
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.models import Installation, KeyStore, Principal
 from keys.secret import Secret
 
@@ -35,10 +35,20 @@ def set_up(change: Change[None], *, people: Secret, reason: str = "") -> list[Pr
     rows = []
     for person in given:
         password = Secret(person["password"].encode())
-        rows.append(add_person(person["name"], person["username"], person["role"], password, change.now,
-                               demo=change.caller.demo))
+        rows.append(
+            add_person(
+                person["name"],
+                person["username"],
+                person["role"],
+                password,
+                change.now,
+                demo=change.caller.demo,
+            )
+        )
     Installation.objects.create(id=1, set_up_at=change.now)
-    change.facts["people"] = [{"id": str(row.id), "name": row.name, "role": row.role} for row in rows]
+    change.facts["people"] = [
+        {"id": str(row.id), "name": row.name, "role": row.role} for row in rows
+    ]
     for row in rows:
         change.touch("principal", row.id)
     return rows
@@ -48,7 +58,9 @@ def _people(people: Any) -> list[dict[str, str]]:
     try:
         given = json.loads(people.reveal())
         wanted = {"name", "username", "role", "password"}
-        ok = bool(given) and all(set(p) == wanted and all(isinstance(p[f], str) for f in wanted) for p in given)
+        ok = bool(given) and all(
+            set(p) == wanted and all(isinstance(p[f], str) for f in wanted) for p in given
+        )
     except (AttributeError, TypeError, ValueError):
         ok = False
     if not ok:

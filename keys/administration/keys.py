@@ -7,20 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from audit.events import Outcome, Subject
-from keys import gate, jobs, lifecycle, names, parameters, targets
+from keys import gate, jobs, lifecycle, names, parameters, stores, targets
 from keys.actions import Action
 from keys.algorithms import SPECS, KeySpec
 from keys.backends import materials
 from keys.backends.base import Protection
 from keys.errors import AlreadyExists, BackendError, Conflict, Invalid, StateForbids, Unsupported
-from keys.gate.change import Change
-from keys.gate.use import open_store
+from keys.gate.changes import Change
 from keys.lifecycle import Condition, KeyState, VersionState
 from keys.models import Classification, Job, Key, KeyStore, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.models.key import ManagementModel, Origin
 from keys.secret import Secret
-from keys.snapshot import StoreFacts
 
 
 @gate.change(Action.CREATE_KEY, on=targets.classification)
@@ -49,12 +47,13 @@ def create_key(
     if Key.objects.filter(alias=chosen).exists():
         raise AlreadyExists(f"There is a key {chosen} already.", field="alias")
     imported = parameters.one_of(origin, "origin", Origin.values) == Origin.IMPORTED
-    facts = StoreFacts(store.id, store.name, store.kind, store.settings, store.credentials, store.enabled)
-    capabilities = open_store(facts).capabilities()
+    capabilities = stores.backend(stores.facts(store)).capabilities()
     offered = capabilities.algorithms.get(row.name)
     if not offered or (imported and row.name not in capabilities.imports):
         able = sorted(capabilities.imports if imported else capabilities.algorithms)
-        raise Unsupported(f"{store.title} can't do {row.label} here. It can do: {', '.join(able)}.", field="spec")
+        raise Unsupported(
+            f"{store.title} can't do {row.label} here. It can do: {', '.join(able)}.", field="spec"
+        )
     key = Key.objects.create(
         name=shown,
         alias=chosen,
@@ -74,7 +73,12 @@ def create_key(
         created_by_id=change.caller.principal_id,
     )
     change.about = Subject("key", str(key.id), key.alias)
-    change.facts |= {"classification": change.row.name, "spec": key.spec, "key_store": store.name, "origin": origin}
+    change.facts |= {
+        "classification": change.row.name,
+        "spec": key.spec,
+        "key_store": store.name,
+        "origin": origin,
+    }
     change.touch("key", key.id)
     if not imported:
         job = _intend(change, key, JobKind.CREATE)
@@ -134,9 +138,13 @@ def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") 
     """
     key = change.row
     if key.state != KeyState.ENABLED:
-        raise StateForbids(f"Only an enabled key is rotated; this one is {KeyState(key.state).label.lower()}.")
+        raise StateForbids(
+            f"Only an enabled key is rotated; this one is {KeyState(key.state).label.lower()}."
+        )
     parameters.yes_or_no(activate, "activate")
-    if Job.objects.filter(key=key, kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES).exists():
+    if Job.objects.filter(
+        key=key, kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES
+    ).exists():
         raise Conflict("A rotation of this key is under way.")
     job = _intend(change, key, JobKind.ROTATE, activate=activate)
     change.after(lambda: _raised(jobs.run(job.id)))
@@ -155,7 +163,12 @@ def _weigh(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
 
 @gate.change(Action.IMPORT_KEY, on=targets.key, prepare=_weigh)
 def import_key(
-    change: Change[Key], *, material: Secret, check_value: str = "", originated_at: str | None = None, reason: str = ""
+    change: Change[Key],
+    *,
+    material: Secret,
+    check_value: str = "",
+    originated_at: str | None = None,
+    reason: str = "",
 ) -> Key:
     """Import a key's material: raw bytes for secrets, PKCS#8 DER for key pairs.
 
@@ -184,7 +197,9 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
     window = least if days is None else parameters.whole(days, "days", least, 120)
     at = change.now + timedelta(days=window)
     lifecycle.move_key(key, KeyState.PENDING_DESTRUCTION, destroy_at=at)
-    for job in Job.objects.filter(key=key, state=JobState.PENDING).exclude(kind=JobKind.DESTROY_VERSION):
+    for job in Job.objects.filter(key=key, state=JobState.PENDING).exclude(
+        kind=JobKind.DESTROY_VERSION
+    ):
         jobs.cancel(key, JobKind(job.kind), job.target_version, change.now)
     _add_job(change, key, JobKind.DESTROY, run_after=at)
     change.facts["destroy_at"] = at.isoformat()
@@ -207,7 +222,9 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
 # --- the parts
 
 
-def _policy_allows(classification: Classification, spec: Any, key_store: Any) -> tuple[KeySpec, KeyStore]:
+def _policy_allows(
+    classification: Classification, spec: Any, key_store: Any
+) -> tuple[KeySpec, KeyStore]:
     """Return spec and store where the classification allows both. Raises Invalid, naming what it allows."""
     parameters.one_of(spec, "spec", SPECS)
     if spec not in classification.allowed_specs:
@@ -215,17 +232,27 @@ def _policy_allows(classification: Classification, spec: Any, key_store: Any) ->
         raise Invalid(f"{classification.title} allows these specs: {allowed}.", field="spec")
     stores = list(classification.key_stores.all())
     wanted = names.folded(key_store) if isinstance(key_store, str) else ""
-    store = next((s for s in stores if wanted in (s.name, str(s.id)) or (not wanted and len(stores) == 1)), None)
+    store = next(
+        (s for s in stores if wanted in (s.name, str(s.id)) or (not wanted and len(stores) == 1)),
+        None,
+    )
     if store is None:
         allowed = ", ".join(sorted(s.name for s in stores)) or "none yet"
-        raise Invalid(f"{classification.title} allows these key stores: {allowed}. Name one.", field="key_store")
+        raise Invalid(
+            f"{classification.title} allows these key stores: {allowed}. Name one.",
+            field="key_store",
+        )
     if Protection(store.protection).rank < Protection(classification.minimum_protection).rank:
-        raise Invalid(f"{store.title} protects less than {classification.title} asks for.", field="key_store")
+        raise Invalid(
+            f"{store.title} protects less than {classification.title} asks for.", field="key_store"
+        )
     return SPECS[spec], store
 
 
 def _alias_from(name: str) -> str:
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split())
+    return "-".join(
+        "".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split()
+    )
 
 
 def _own_period(days: Any, classification: Classification) -> int | None:
@@ -236,11 +263,20 @@ def _own_period(days: Any, classification: Classification) -> int | None:
 def _model(store: KeyStore, imported: bool) -> str:
     if imported:
         return ManagementModel.CUSTOMER_PROVIDED
-    return ManagementModel.HSM_BACKED if store.protection == Protection.HSM else ManagementModel.CUSTOMER_MANAGED
+    return (
+        ManagementModel.HSM_BACKED
+        if store.protection == Protection.HSM
+        else ManagementModel.CUSTOMER_MANAGED
+    )
 
 
 def _intend(
-    change: Change[Any], key: Key, kind: JobKind, *, activate: bool = True, originated_at: datetime | None = None
+    change: Change[Any],
+    key: Key,
+    kind: JobKind,
+    *,
+    activate: bool = True,
+    originated_at: datetime | None = None,
 ) -> Job:
     """Write the intent: the next version, not yet there, and the job that will make it."""
     last = key.versions.order_by("-number").first()
@@ -295,4 +331,3 @@ def _raised(job: Job) -> Job:
 def _settled(key: Key, job: Job) -> Key:
     _raised(job)
     return Key.objects.select_related("classification", "key_store").get(pk=key.pk)
-

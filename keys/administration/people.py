@@ -17,7 +17,7 @@ from keys.actions import Action
 from keys.administration.access import close_account, new_principal
 from keys.callers import Kind, Role
 from keys.errors import Conflict, Denied, Invalid
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.models import Principal
 from keys.names import slug
 from keys.secret import Secret
@@ -34,14 +34,18 @@ class Appointed:
 
 
 @gate.change(Action.CREATE_PERSON, on=targets.house)
-def create_person(change: Change[None], *, name: str, username: str, role: str, reason: str = "") -> Appointed:
+def create_person(
+    change: Change[None], *, name: str, username: str, role: str, reason: str = ""
+) -> Appointed:
     """Add an administrator or an auditor, with a first password to hand over. Officers are appointed."""
     parameters.one_of(role, "role", [Role.ADMINISTRATOR.value, Role.AUDITOR.value])
     return _add(change, name, username, role)
 
 
 @gate.change(Action.APPOINT_OFFICER, on=targets.house)
-def appoint_officer(change: Change[None], *, name: str, username: str, reason: str = "") -> Appointed:
+def appoint_officer(
+    change: Change[None], *, name: str, username: str, reason: str = ""
+) -> Appointed:
     """Add an officer. Once there are enough officers to vote, they must agree."""
     return _add(change, name, username, Role.OFFICER.value)
 
@@ -57,7 +61,9 @@ def dismiss_officer(change: Change[Principal], *, reason: str = "") -> Principal
 
 
 @gate.change(Action.CHANGE_PASSWORD, on=targets.principal)
-def change_password(change: Change[Principal], *, old: Secret, new: Secret, reason: str = "") -> Principal:
+def change_password(
+    change: Change[Principal], *, old: Secret, new: Secret, reason: str = ""
+) -> Principal:
     """Change one's own password. Every other session of the account ends."""
     row = change.row
     if row.id != change.caller.principal_id or row.user is None:
@@ -77,7 +83,9 @@ def _add(change: Change[Any], name: str, username: str, role: str) -> Appointed:
     return Appointed(row, password)
 
 
-def add_person(name: str, username: str, role: str, password: Secret, now: datetime, demo: bool = False) -> Principal:
+def add_person(
+    name: str, username: str, role: str, password: Secret, now: datetime, demo: bool = False
+) -> Principal:
     """Write a person's principal and sign-in. Raises Invalid or AlreadyExists."""
     users = get_user_model().objects
     if not isinstance(username, str):

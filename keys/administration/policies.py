@@ -13,7 +13,7 @@ from keys.actions import Action
 from keys.algorithms import SPECS
 from keys.backends.base import Protection
 from keys.errors import AlreadyExists, Conflict, Invalid
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.models import Classification, Key, KeyStore, KeyVersion
 
 # Field: least, most. Days, except the quorum's officers.
@@ -129,7 +129,10 @@ def pause_rotation(change: Change[Classification], *, reason: str = "") -> Class
     row = change.row
     if row.rotation_paused:
         raise Conflict("Rotation is paused already.")
-    row.rotation_paused, row.rotation_paused_reason = True, names.prose(reason, "reason", required=True)
+    row.rotation_paused, row.rotation_paused_reason = (
+        True,
+        names.prose(reason, "reason", required=True),
+    )
     row.save()
     change.touch("classification", row.id)
     return row
@@ -154,7 +157,9 @@ def reschedule(classification: Classification) -> None:
     for days in keys.order_by().values_list("rotation_days", flat=True).distinct():
         period = timedelta(days=min(filter(None, [days, classification.rotation_days])))
         due = ExpressionWrapper(Subquery(origin) + period, output_field=DateTimeField())
-        keys.filter(rotation_days=days).exclude(versions=None).annotate(due=due).update(rotate_at=F("due"))
+        keys.filter(rotation_days=days).exclude(versions=None).annotate(due=due).update(
+            rotate_at=F("due")
+        )
 
 
 def _assign(row: Classification, changes: dict[str, Any]) -> None:
@@ -163,12 +168,15 @@ def _assign(row: Classification, changes: dict[str, Any]) -> None:
         setattr(row, name, _checked(name, value))
     if not row.rotation_days <= row.originator_days <= row.recipient_days:
         raise Invalid(
-            "Periods must grow: rotation_days, then originator_days, then recipient_days.", field="rotation_days"
+            "Periods must grow: rotation_days, then originator_days, then recipient_days.",
+            field="rotation_days",
         )
     if (row.quorum_m is None) != (row.quorum_n is None):
         raise Invalid("A quorum needs both numbers, or neither.", field="quorum_m")
     if row.quorum_m is not None and row.quorum_n is not None and row.quorum_n <= row.quorum_m:
-        raise Invalid("quorum_n must be larger than quorum_m: who asks does not vote.", field="quorum_n")
+        raise Invalid(
+            "quorum_n must be larger than quorum_m: who asks does not vote.", field="quorum_n"
+        )
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -178,7 +186,11 @@ def _checked(name: str, value: Any) -> Any:
         check = parameters.whole_or_none if optional else parameters.whole
         return check(value, name, least, most)
     if name == "title":
-        return names.display_name(value, "title") if isinstance(value, str) else parameters.one_of(value, name, ())
+        return (
+            names.display_name(value, "title")
+            if isinstance(value, str)
+            else parameters.one_of(value, name, ())
+        )
     if name == "description":
         return names.prose(value, "description")
     if name == "allowed_specs":

@@ -10,10 +10,11 @@ from keys import gate, jobs, lifecycle, parameters, targets
 from keys.actions import Action
 from keys.administration.keys import _add_job
 from keys.errors import Conflict, NotFound, StateForbids
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.lifecycle import Condition, KeyState, VersionState
 from keys.models import Key, KeyVersion
 from keys.models.job import JobKind
+from keys.stores import backend_of
 
 ACTION_TO = {
     # Nothing returns to pre-active; asking for it is asking for an activation that can't be.
@@ -33,7 +34,9 @@ def _action(arguments: dict[str, Any]) -> Action:
 
 
 @gate.change(_action, on=targets.key)
-def transition_version(change: Change[Key], *, number: int, to: str, days: int | None = None, reason: str = "") -> KeyVersion:
+def transition_version(
+    change: Change[Key], *, number: int, to: str, days: int | None = None, reason: str = ""
+) -> KeyVersion:
     """Move one version to another state of lifecycle.VERSION_EDGES.
 
     Destruction waits for the classification's window (`days`: a longer one); a job walks the last
@@ -100,12 +103,14 @@ def _activate(change: Change[Key], version: KeyVersion) -> None:
         lifecycle.move_version(version, VersionState.ACTIVE, change.now, change.reason)
         return
     lifecycle.make_primary(version, change.row.classification, change.now)
-    Key.objects.filter(pk=change.row.pk).update(rotate_at=lifecycle.rotation_date(change.row, version))
+    Key.objects.filter(pk=change.row.pk).update(
+        rotate_at=lifecycle.rotation_date(change.row, version)
+    )
 
 
 def _mirror(key: Key, version: KeyVersion, to: VersionState) -> KeyVersion:
     """Let the store refuse, too, what the console refuses already. Its trouble changes nothing here."""
-    backend = jobs.backend_of(key)
+    backend = backend_of(key)
     step = {
         VersionState.ACTIVE: backend.resume,
         VersionState.SUSPENDED: backend.suspend,

@@ -13,14 +13,16 @@ from keys.actions import Action
 from keys.approvals import Wish
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import Conflict, Denied, KeyServiceError
-from keys.gate.change import Change
+from keys.gate.changes import Change
 from keys.models import Approval, Vote
 from keys.models.approval import ApprovalState
 from keys.services import scheduler
 
 
 @gate.change(Action.VOTE, on=targets.approval)
-def vote(change: Change[Approval], *, approve: bool, digest: str, comment: str = "", reason: str = "") -> Approval:
+def vote(
+    change: Change[Approval], *, approve: bool, digest: str, comment: str = "", reason: str = ""
+) -> Approval:
     """Cast an officer's one vote on a request. `digest` is what the officer saw, in hex.
 
     A refusal is final. With the last vote that was needed the request is approved, and the worker
@@ -30,7 +32,9 @@ def vote(change: Change[Approval], *, approve: bool, digest: str, comment: str =
     approval = Approval.objects.select_for_update().get(pk=change.row.pk)
     parameters.yes_or_no(approve, "approve")
     _may_vote(change.caller, approval)
-    if not isinstance(digest, str) or not hmac.compare_digest(digest.encode(), approval.digest.encode()):
+    if not isinstance(digest, str) or not hmac.compare_digest(
+        digest.encode(), approval.digest.encode()
+    ):
         raise Conflict("The request is not the one you looked at; look again.")
     fault = _fault(approval)
     if fault:
@@ -45,9 +49,17 @@ def vote(change: Change[Approval], *, approve: bool, digest: str, comment: str =
         created_at=change.now,
     )
     change.cited.append(str(approval.id))
-    change.facts |= {"request_sha256": approval.digest, "wanted": approval.action, "subject": approval.subject_name}
+    change.facts |= {
+        "request_sha256": approval.digest,
+        "wanted": approval.action,
+        "subject": approval.subject_name,
+    }
     if not approve:
-        approvals.close(approval, ApprovalState.REJECTED, names.prose(comment, "comment") or "an officer refused")
+        approvals.close(
+            approval,
+            ApprovalState.REJECTED,
+            names.prose(comment, "comment") or "an officer refused",
+        )
     elif not approvals.votes_fault(approval):
         approvals.close(approval, ApprovalState.APPROVED)
         if not Action(approval.action).row.by_requester:
@@ -114,7 +126,9 @@ def execute(approval_id: str) -> None:
         demo=requester.demo,
     )
     try:
-        function_for(action)(caller, approval.subject_id, reason=approval.reason, **approval.parameters)
+        function_for(action)(
+            caller, approval.subject_id, reason=approval.reason, **approval.parameters
+        )
     except KeyServiceError as error:
         _note_failure(approval, error)
 
@@ -178,7 +192,9 @@ def _may_vote(caller: Caller, approval: Approval) -> None:
 def _fault(approval: Approval) -> str:
     """Return what changed since a request was made, so that it can't be carried out any more, or nothing."""
     try:
-        resolve = getattr(targets, "grantee" if approval.action == Action.CREATE_GRANT else approval.subject_kind)
+        resolve = getattr(
+            targets, "grantee" if approval.action == Action.CREATE_GRANT else approval.subject_kind
+        )
         target = resolve(approval.subject_id, approval.parameters)
     except KeyServiceError:
         return "what it is about is no longer there"

@@ -78,7 +78,7 @@ class Health:
 
 
 class Backend(abc.ABC):
-    """One configured key store. `settings` are its KeyStore row's; `credential` its resolved secret."""
+    """One configured key store: `settings` of its KeyStore row, `credential` its resolved secret."""
 
     kind: ClassVar[str]
     protection: ClassVar[Protection]
@@ -91,23 +91,24 @@ class Backend(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Raise Invalid, naming the setting, where a key store could not be configured like this."""
+        """Raise Invalid, naming the setting, where a key store can't be configured like this."""
 
     @abc.abstractmethod
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """Raises BackendUnavailable where the store has to be asked and can't be."""
 
     @abc.abstractmethod
     def health(self) -> Health:
         """Never raises."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 nothing to do is a fine default, here and below
         """Let go of sessions and caches; the object is not used again."""
 
-    # --- a version's life. `label` is the version's uuid: deterministic, so that a crash can be reconciled.
+    # --- a version's life. `label` is the version's uuid, so that a crash can be reconciled.
 
     @abc.abstractmethod
     def generate(self, label: uuid.UUID, spec: str) -> Material:
-        """Make material under `label`, once: what is there already is returned, so that a retry is safe.
+        """Make material under `label`, once: what is there already is returned.
 
         Raises Conflict where material of another spec is there, Unsupported for a spec not offered.
         """
@@ -129,21 +130,21 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def destroy(self, handle: str) -> None:
-        """Remove the material for good. What is already gone is a success, so that a retry is safe."""
+        """Remove the material for good. What is gone already is a success: a retry is safe."""
 
-    def suspend(self, handle: str) -> None:
+    def suspend(self, handle: str) -> None:  # noqa: B027
         """Make the store itself refuse use, where it can; the console enforces it anyway."""
 
-    def resume(self, handle: str) -> None:
+    def resume(self, handle: str) -> None:  # noqa: B027
         """Undo suspend()."""
 
-    def deactivate(self, handle: str) -> None:
+    def deactivate(self, handle: str) -> None:  # noqa: B027
         """Make the store itself refuse to protect new data, where it can express that."""
 
     # --- use. `algorithm` is a name from keys.algorithms.ALGORITHMS that capabilities() lists.
 
     def inline(self, handle: str) -> bool:
-        """Whether a use of `handle` would be quick and local now, so that an event loop may run it itself."""
+        """Whether a use of `handle` would be quick and local now: an event loop may run it itself."""
         return False
 
     @abc.abstractmethod
@@ -158,7 +159,10 @@ class Backend(abc.ABC):
     def sign(
         self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
     ) -> bytes:
-        """Return the signature (ECDSA: DER). `prehashed`: `message` is the digest, of the digest's length."""
+        """Return the signature (ECDSA: DER). `prehashed`: `message` is the digest.
+
+        Raises Invalid for a digest of a wrong length.
+        """
 
     @abc.abstractmethod
     def verify(
@@ -170,9 +174,9 @@ class Backend(abc.ABC):
         *,
         prehashed: bool = False,
     ) -> bool:
-        """Whether the signature is valid. A malformed one is merely not valid; a digest of a wrong length Invalid.
+        """Whether the signature is valid; a malformed one is merely not.
 
-        A backend may verify here, from the public key, rather than in the store.
+        Raises Invalid for a digest of a wrong length. A backend may verify here, from the public key, rather than in the store.
         """
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""A bounded pool of threads and a deadline around a slow key store, so that it can't stall the others.
+"""A bounded pool of threads and a deadline around a slow key store: it can't stall the others.
 
 The caller waits at most `timeout` seconds, then gets BackendUnavailable; the call itself goes on in
 its thread (no foreign library can be interrupted) and keeps its place until it returns. When every
@@ -67,7 +67,7 @@ class Bounded(Backend):
 
     @staticmethod
     def _in_time(call: Callable[[], Answer], deadline: float) -> Answer:
-        # Nobody waits for a call whose deadline passed in the queue; starting it would only do harm.
+        # Nobody waits any more for a call whose deadline passed in the queue: do not start it.
         if time.monotonic() >= deadline:
             raise BackendUnavailable("The key store was too busy to start in time.")
         return call()

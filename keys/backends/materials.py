@@ -1,4 +1,4 @@
-"""What all backends say alike about material: check values, strict imports, verification, algorithms."""
+"""What all backends say alike about material: check values, strict imports, verification."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def spec_named(name: str) -> KeySpec:
 
 
 def algorithm_for(offers: Mapping[str, tuple[str, ...]], spec: KeySpec, name: str) -> Algorithm:
-    """Return the algorithm, where `offers` has it for `spec`. Raises Unsupported, naming what would work."""
+    """Return the algorithm that `offers` has for `spec`. Raises Unsupported: what would work."""
     offered = offers.get(spec.name, ())
     if name not in offered:
         instead = (
@@ -59,16 +59,16 @@ def algorithm_for(offers: Mapping[str, tuple[str, ...]], spec: KeySpec, name: st
 
 
 def check_value_of_secret(spec: KeySpec, material: bytes) -> str:
-    """Return the check value of AES or HMAC material, 8 bytes in hex; other backends give the same."""
+    """Return the check value of AES or HMAC material, 8 bytes in hex; the same everywhere."""
     if spec.family is Family.AES:
-        block_cipher = Cipher(AES256(material), ECB()).decryptor()  # noqa: S305 one raw block, see CHECK_BLOCK
+        block_cipher = Cipher(AES256(material), ECB()).decryptor()  # noqa: S305 one block
         return block_cipher.update(CHECK_BLOCK)[:CHECK_BYTES].hex()
     digest = f"sha{spec.bits}"
     return hmac.digest(material, CHECK_TEXT, digest)[:CHECK_BYTES].hex()
 
 
 def check_value_of_public_key(public_key: bytes) -> str:
-    """Return the check value of a key pair: of SHA-256 over its SubjectPublicKeyInfo, 8 bytes in hex."""
+    """Return the check value of a pair: SHA-256 of its SubjectPublicKeyInfo, 8 bytes in hex."""
     return hashlib.sha256(public_key).digest()[:CHECK_BYTES].hex()
 
 
@@ -100,7 +100,7 @@ def imported_secret(spec: KeySpec, material: Secret) -> bytes:
 
 
 def imported_private_key(spec: KeySpec, material: Secret) -> PrivateKey:
-    """Return the validated private key of an import. Raises Invalid where it does not fit `spec`."""
+    """Return the validated private key of an import. Raises Invalid where it isn't one of `spec`."""
     try:
         key = serialization.load_der_private_key(material.reveal(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -152,7 +152,7 @@ def hash_for(algorithm: Algorithm, prehashed: bool) -> hashes.HashAlgorithm | ut
 def verify_signature(
     key: PublicKey, algorithm: Algorithm, message: bytes, signature: bytes, prehashed: bool
 ) -> bool:
-    """Whether `signature` (ECDSA: DER) is one over `message`. Raises Invalid for a digest of a wrong length."""
+    """Whether `signature` (ECDSA: DER) is valid. Raises Invalid for a digest of a wrong length."""
     if prehashed:
         check_digest_length(algorithm, message)
     try:
@@ -166,7 +166,7 @@ def verify_signature(
 
 
 def check_value(spec: KeySpec, material: Secret) -> str:
-    """Return the check value that material brought for `spec` will have. Raises Invalid where it does not fit."""
+    """Return the check value that an import will have. Raises Invalid where it doesn't fit `spec`."""
     if spec.asymmetric:
         return check_value_of_public_key(public_der(imported_private_key(spec, material)))
     return check_value_of_secret(spec, imported_secret(spec, material))

@@ -1,4 +1,4 @@
-"""Which kinds of key store there are, and the one live Backend for each configured store in this process."""
+"""Which kinds of key store there are, and this process's one live Backend for each store."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def forget(store_id: uuid.UUID) -> None:
 def resolve_credential(reference: str) -> Secret | None:
     """Return the secret that a reference names: "" (none), "env:NAME" or "file:/absolute/path".
 
-    Raises Invalid for any other form and BackendUnavailable where it can't be read. Messages name the
-    reference, never the value. One newline at the end of a file is not part of the secret.
+    Raises Invalid for any other form and BackendUnavailable where it can't be read. Messages name
+    the reference, never the value. One newline at the end of a file is not part of the secret.
     """
     scheme, name = _parse_reference(reference)
     if not scheme:

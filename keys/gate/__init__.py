@@ -4,8 +4,8 @@
 writer. A function behind the gate can't forget to be checked or to leave an entry.
 """
 
-from keys.gate.change import Change, Target, change
-from keys.gate.read import read
-from keys.gate.use import Operation, Use, use
+from keys.gate.changes import Change, change
+from keys.gate.reads import read
+from keys.gate.uses import Operation, Use, use
 
-__all__ = ["Change", "Operation", "Target", "Use", "change", "read", "use"]
+__all__ = ["Change", "Operation", "Use", "change", "read", "use"]

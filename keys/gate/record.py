@@ -78,7 +78,11 @@ def translated(error: AuditError) -> Exception:
     """Return the log's trouble as ours; Superseded stays what it is, for the gate to try again."""
     from audit.errors import Superseded
 
-    return error if isinstance(error, Superseded) else LogUnavailable("The audit log can't be written now.")
+    return (
+        error
+        if isinstance(error, Superseded)
+        else LogUnavailable("The audit log can't be written now.")
+    )
 
 
 def in_transaction(event: Event, subjects: Iterable[str]) -> int:

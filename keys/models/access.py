@@ -35,7 +35,11 @@ class Principal(models.Model):
     description = models.CharField(max_length=500, blank=True)
     # How a person signs in; the account's own flags (staff, superuser) mean nothing here.
     user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="principal"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="principal",
     )
     active = models.BooleanField(default=True)
     demo = models.BooleanField(default=False)
@@ -83,9 +87,15 @@ class Grant(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     principal = models.ForeignKey(Principal, on_delete=models.PROTECT, related_name="grants")
-    key = models.ForeignKey("keys.Key", on_delete=models.PROTECT, null=True, blank=True, related_name="grants")
+    key = models.ForeignKey(
+        "keys.Key", on_delete=models.PROTECT, null=True, blank=True, related_name="grants"
+    )
     classification = models.ForeignKey(
-        "keys.Classification", on_delete=models.PROTECT, null=True, blank=True, related_name="grants"
+        "keys.Classification",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="grants",
     )
     operations = models.JSONField()
     context = models.JSONField(default=dict, blank=True)

@@ -27,9 +27,13 @@ class Approval(models.Model):
     subject_kind = models.CharField(max_length=24)
     subject_id = models.CharField(max_length=64)
     subject_name = models.CharField(max_length=256)
-    key = models.ForeignKey("keys.Key", on_delete=models.PROTECT, null=True, blank=True, related_name="approvals")
+    key = models.ForeignKey(
+        "keys.Key", on_delete=models.PROTECT, null=True, blank=True, related_name="approvals"
+    )
     parameters = models.JSONField()
-    requester = models.ForeignKey("keys.Principal", on_delete=models.PROTECT, related_name="requests")
+    requester = models.ForeignKey(
+        "keys.Principal", on_delete=models.PROTECT, related_name="requests"
+    )
     reason = models.CharField(max_length=500, blank=True)
     # The canonical request (RFC 8785) as voted on, kept verbatim, and its SHA-256 in hex.
     request = models.BinaryField()
@@ -39,7 +43,9 @@ class Approval(models.Model):
     quorum_m = models.PositiveSmallIntegerField()
     quorum_n = models.PositiveSmallIntegerField()
     officers = models.JSONField()
-    state = models.CharField(max_length=16, choices=ApprovalState.choices, default=ApprovalState.OPEN)
+    state = models.CharField(
+        max_length=16, choices=ApprovalState.choices, default=ApprovalState.OPEN
+    )
     state_reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -52,7 +58,9 @@ class Approval(models.Model):
             # A quorum of nobody must not be possible, whatever the code does.
             models.CheckConstraint(condition=Q(quorum_m__gte=1), name="approval_needs_a_vote"),
             models.UniqueConstraint(
-                fields=["fingerprint"], condition=Q(state__in=["open", "approved"]), name="one_open_request_per_wish"
+                fields=["fingerprint"],
+                condition=Q(state__in=["open", "approved"]),
+                name="one_open_request_per_wish",
             ),
         ]
 
@@ -74,7 +82,9 @@ class Vote(models.Model):
 
     class Meta:
         ordering = ["created_at"]
-        constraints = [models.UniqueConstraint(fields=["approval", "officer"], name="one_vote_per_officer")]
+        constraints = [
+            models.UniqueConstraint(fields=["approval", "officer"], name="one_vote_per_officer")
+        ]
 
     def __str__(self) -> str:
         return "approve" if self.approve else "reject"

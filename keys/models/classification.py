@@ -21,7 +21,9 @@ class Classification(models.Model):
     title = models.CharField(max_length=128)
     description = models.CharField(max_length=500, blank=True)
     allowed_specs = models.JSONField()
-    minimum_protection = models.CharField(max_length=16, choices=[(p.value, p.value) for p in Protection])
+    minimum_protection = models.CharField(
+        max_length=16, choices=[(p.value, p.value) for p in Protection]
+    )
     key_stores = models.ManyToManyField("keys.KeyStore", related_name="classifications", blank=True)
     rotation_days = models.PositiveIntegerField(default=365)
     rotation_paused = models.BooleanField(default=False)
@@ -45,15 +47,20 @@ class Classification(models.Model):
                 | Q(quorum_m__gte=2, quorum_n__gte=F("quorum_m") + 1),
                 name="quorum_is_two_or_more_of_more",
             ),
-            models.CheckConstraint(condition=Q(rotation_days__gte=1), name="rotation_at_least_a_day"),
             models.CheckConstraint(
-                condition=Q(originator_days__gte=F("rotation_days")), name="originator_covers_rotation"
+                condition=Q(rotation_days__gte=1), name="rotation_at_least_a_day"
             ),
             models.CheckConstraint(
-                condition=Q(recipient_days__gte=F("originator_days")), name="recipient_covers_originator"
+                condition=Q(originator_days__gte=F("rotation_days")),
+                name="originator_covers_rotation",
             ),
             models.CheckConstraint(
-                condition=Q(destruction_days__gte=1, destruction_days__lte=120), name="destruction_1_to_120_days"
+                condition=Q(recipient_days__gte=F("originator_days")),
+                name="recipient_covers_originator",
+            ),
+            models.CheckConstraint(
+                condition=Q(destruction_days__gte=1, destruction_days__lte=120),
+                name="destruction_1_to_120_days",
             ),
         ]
 

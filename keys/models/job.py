@@ -33,10 +33,14 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=24, choices=JobKind.choices)
     key = models.ForeignKey("keys.Key", on_delete=models.PROTECT, related_name="jobs")
-    version = models.ForeignKey("keys.KeyVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    version = models.ForeignKey(
+        "keys.KeyVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     target_version = models.PositiveIntegerField(default=0)  # 0: the whole key
     state = models.CharField(max_length=16, choices=JobState.choices, default=JobState.PENDING)
-    approval = models.ForeignKey("keys.Approval", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs")
+    approval = models.ForeignKey(
+        "keys.Approval", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs"
+    )
     # Rotation: whether the new version takes over at once, or waits as pre-active.
     activate = models.BooleanField(default=True)
     requested_by = models.ForeignKey("keys.Principal", on_delete=models.PROTECT, related_name="+")
@@ -59,7 +63,9 @@ class Job(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["run_after"], condition=Q(state__in=["pending", "running"]), name="job_due"),
+            models.Index(
+                fields=["run_after"], condition=Q(state__in=["pending", "running"]), name="job_due"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -36,7 +36,9 @@ class Key(models.Model):
     description = models.CharField(max_length=500, blank=True)
     labels = models.JSONField(default=dict, blank=True)
     owner = models.CharField(max_length=128, blank=True)
-    classification = models.ForeignKey("keys.Classification", on_delete=models.PROTECT, related_name="keys")
+    classification = models.ForeignKey(
+        "keys.Classification", on_delete=models.PROTECT, related_name="keys"
+    )
     key_store = models.ForeignKey("keys.KeyStore", on_delete=models.PROTECT, related_name="keys")
     spec = models.CharField(max_length=32, choices=SPEC_CHOICES)
     usage = models.CharField(max_length=32, choices=USAGE_CHOICES)
@@ -62,7 +64,9 @@ class Key(models.Model):
         ]
         indexes = [
             # What is due is found among a million keys without a scan.
-            models.Index(fields=["rotate_at"], condition=Q(state="enabled"), name="key_rotation_due"),
+            models.Index(
+                fields=["rotate_at"], condition=Q(state="enabled"), name="key_rotation_due"
+            ),
             models.Index(fields=["name", "id"], name="key_by_name"),
         ]
 
@@ -99,7 +103,9 @@ class KeyVersion(models.Model):
         ordering = ["key", "-number"]
         constraints = [
             models.UniqueConstraint(fields=["key", "number"], name="version_number_once"),
-            models.UniqueConstraint(fields=["key"], condition=Q(primary=True), name="one_primary_version"),
+            models.UniqueConstraint(
+                fields=["key"], condition=Q(primary=True), name="one_primary_version"
+            ),
             models.CheckConstraint(
                 condition=Q(primary=False) | Q(state__in=["active", "suspended"]),
                 name="primary_has_served",

@@ -13,7 +13,7 @@ from tests.databases import Database
 
 SAYS = "the audit log is append-only"
 COPY_LAST = (
-    'SELECT {index}, {uuid}, at, leaf_hash, body, actor_kind, actor_id, actor_name, method, door,'
+    "SELECT {index}, {uuid}, at, leaf_hash, body, actor_kind, actor_id, actor_name, method, door,"
     " action, object_kind, object_id, object_name, object_version, outcome, reason, request_id,"
     ' source FROM audit_entry WHERE "index" = 2'
 )
@@ -56,7 +56,7 @@ ON_SQLITE = {
     "updating in place of a refused insert": "INSERT INTO audit_entry "
     + NAMES
     + COPY_LAST.format(index=1, uuid="'00'")
-    + ' ON CONFLICT ("index") DO UPDATE SET reason = \'x\'',
+    + " ON CONFLICT (\"index\") DO UPDATE SET reason = 'x'",
     "leaving a gap": "INSERT INTO audit_entry " + NAMES + COPY_LAST.format(index=4, uuid="'00'"),
     "a negative index": "INSERT INTO audit_entry "
     + NAMES
@@ -74,7 +74,7 @@ ON_POSTGRESQL = {
     "updating in place of a refused insert": "INSERT INTO audit_entry "
     + NAMES
     + COPY_LAST.format(index=1, uuid="gen_random_uuid()")
-    + ' ON CONFLICT ("index") DO UPDATE SET reason = \'x\'',
+    + " ON CONFLICT (\"index\") DO UPDATE SET reason = 'x'",
     "updating as a replica": (
         "SET session_replication_role = replica; UPDATE audit_entry SET reason = 'x'"
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -207,12 +207,16 @@ def test_a_subscription_of_the_process_outlives_its_appender(database: Database)
 
 def test_a_full_queue_refuses_and_what_was_queued_still_commits(database: Database) -> None:
     with own_appender(limit=3) as mine:
-        futures = []
+        futures: list[Future[int]] = []
+
+        def submit_many() -> None:
+            # One batch may have left the queue already; it waits for the log.
+            while len(futures) < 100:
+                futures.append(mine.submit(use(), epoch=0, subjects=NOTHING))
+
         with held_log():
             with pytest.raises(QueueFull):
-                # One batch may have left the queue already; it waits for the log.
-                for _ in range(100):
-                    futures.append(mine.submit(use(), epoch=0, subjects=NOTHING))
+                submit_many()
             assert len(futures) < 10
         assert sorted(future.result() for future in futures) == list(range(1, len(futures) + 1))
         mine.submit(use(), epoch=0, subjects=NOTHING).result()

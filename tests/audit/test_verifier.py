@@ -119,7 +119,10 @@ TAMPERED: dict[str, tuple[Tamper, int | None]] = {
     "an entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 4'), 4),
     "the first entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 0'), 0),
     "an entry deleted and the gap closed": (close_gap, 4),
-    "the last entry cut off": (sql(f'DELETE FROM audit_entry WHERE "index" = {SIZE - 1}'), SIZE - 1),
+    "the last entry cut off": (
+        sql(f'DELETE FROM audit_entry WHERE "index" = {SIZE - 1}'),
+        SIZE - 1,
+    ),
     "the last five cut off": (sql('DELETE FROM audit_entry WHERE "index" >= 8'), 8),
     "every entry deleted": (sql("DELETE FROM audit_entry"), 0),
     "an entry put behind the end": (copy(str(SIZE)), SIZE),
@@ -186,7 +189,12 @@ def test_a_log_cut_off_together_with_its_head_needs_an_earlier_checkpoint(
 def test_a_sound_log_is_found_sound(database: Database, size: int) -> None:
     write_many(size)
     report = verify()
-    assert (report.ok, report.size, report.first_bad_index, report.problem) == (True, size, None, "")
+    assert (report.ok, report.size, report.first_bad_index, report.problem) == (
+        True,
+        size,
+        None,
+        "",
+    )
     assert report.root == head().root.hex()
 
 

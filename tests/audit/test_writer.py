@@ -44,7 +44,9 @@ def test_columns_read_back_as_they_were_written(database: Database) -> None:
     assert b"\\u0000" in bytes(entry.body)
 
 
-@pytest.mark.parametrize("at", [0, 1, 999_999, 1_700_000_000_000_000, 253_402_300_799_999_999 // 64])
+@pytest.mark.parametrize(
+    "at", [0, 1, 999_999, 1_700_000_000_000_000, 253_402_300_799_999_999 // 64]
+)
 def test_times_are_kept_to_the_microsecond(database: Database, at: int) -> None:
     write(use(at=at))
     assert verify().ok

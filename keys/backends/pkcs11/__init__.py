@@ -1,1 +1,1 @@
-"""Hardware security modules by PKCS#11, through python-pkcs11. Read module.py first: it has the traps."""
+"""Hardware security modules by PKCS#11, through python-pkcs11. Read module.py first."""

@@ -43,7 +43,7 @@ GCM_TAG_BYTES = 16
 RANDOM_LIMIT = 1024
 PUBLIC_CACHE_SIZE = 10_000
 
-# How tokens say that a tag is wrong: in the standard's words, or (SoftHSM and others) in vague ones.
+# How tokens say that a tag is wrong: in the standard's words, or (SoftHSM) in vague ones.
 _REFUSED = (pkcs11.EncryptedDataInvalid, pkcs11.EncryptedDataLenRange, pkcs11.DataInvalid)
 _MAYBE_REFUSED = (pkcs11.GeneralError, pkcs11.FunctionFailed)
 
@@ -340,7 +340,7 @@ class Pkcs11Backend(Backend):
         return self._in_session(handle, run)
 
     def _in_session(self, handle: str | None, act: Callable[[Pooled], Answer]) -> Answer:
-        """Run `act` on a session; once more where the connection or the key's handle had become void."""
+        """Run `act` on a session; once more where the session or an object handle was void."""
         connection = self._connection()
         for last in (False, True):
             with connection.session(handle) as pooled:

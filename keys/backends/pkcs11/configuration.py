@@ -20,7 +20,7 @@ _NAMES = frozenset({"module", "token_label", "token_serial", "slot", "sessions",
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """`iv_by_token`: the token makes GCM's nonces itself and writes them where we left zeros (CloudHSM)."""
+    """`iv_by_token`: the token makes GCM's nonces and writes them where we left zeros (CloudHSM)."""
 
     selector: Selector
     sessions: int = DEFAULT_SESSIONS
@@ -28,7 +28,7 @@ class Configuration:
 
 
 def module_folders() -> tuple[str, ...]:
-    """Return the folders a module may lie in; settings.PKCS11_MODULE_FOLDERS replaces the default."""
+    """Return the folders a module may lie in; settings.PKCS11_MODULE_FOLDERS overrides them."""
     return tuple(getattr(django_settings, "PKCS11_MODULE_FOLDERS", MODULE_FOLDERS))
 
 

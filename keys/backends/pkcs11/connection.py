@@ -1,12 +1,12 @@
 """One token, logged in once, with a bounded pool of sessions.
 
-- The login session is kept as long as the connection: closing it logs out every other session of the
-  process. It is the only read-write one; whatever changes the token goes through it, under MANAGE.
+- The login session is kept as long as the connection: closing it logs out every other session of
+  the process. It is the only read-write one; what changes the token goes through it, under MANAGE.
 - Sessions of the pool open without a PIN: login belongs to the process, not to the session.
 - python-pkcs11 binds an object to the session it was found on, so each session keeps its own cache.
 - A connection has a generation. When the token goes away the generation is raised: what was found
   before is void, since an old handle may name *another* key after a reconnect.
-- A session is closed by whoever holds it: closing one that another thread is inside crashes SoftHSM.
+- A session is closed by its holder: closing one that another thread is inside crashes SoftHSM.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEYS_PER_SESSION = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which token: the library's path, and the token's label or serial number, and slot where named."""
+    """Which token: the library's path, the token's label or serial number, the slot where named."""
 
     module: str
     token_label: str | None
@@ -57,7 +57,7 @@ class Pooled:
 
 
 class Connection:
-    """This process's way to one token. Opened on first use; shared by all key stores that name it."""
+    """This process's way to one token. Opened on first use, shared by key stores that name it."""
 
     def __init__(self, selector: Selector, pin: Secret) -> None:
         self.selector = selector
@@ -126,7 +126,7 @@ class Connection:
                 raise pkcs11.PinLocked
             if token.flags & pkcs11.TokenFlag.USER_PIN_FINAL_TRY:
                 raise failures.PinRefused(
-                    "One more wrong PIN would lock the token; log in by hand first to clear its count."
+                    "One more wrong PIN would lock the token; log in by hand to clear its count."
                 )
             login = token.open(rw=True, user_pin=_pin_text(self.pin))
             _pins[place] = self.pin
@@ -157,7 +157,7 @@ class Connection:
                 raise failures.translated(error) from None
 
     def lost(self, generation: int) -> None:
-        """Give up everything of `generation`; the next use connects anew. Later calls for it do nothing."""
+        """Give up everything of `generation`, once; the next use connects anew."""
         with MANAGE:
             if generation != self.generation:
                 return
@@ -187,7 +187,7 @@ class Connection:
             self._give_back(pooled)
 
     def evict(self, handle: str) -> None:
-        """Forget a key on every session: a token may give a destroyed object's handle to another."""
+        """Forget a key on every session: a token may give its object's handle to another one."""
         with self._changed:
             for pooled in self._every:
                 pooled.keys.pop(handle, None)
@@ -279,10 +279,10 @@ _pins: dict[tuple[str, int], Secret] = {}
 
 
 def share(selector: Selector, pin: Secret, sessions: int) -> Connection:
-    """Return the connection to a token, the same for every key store that names it with the same PIN.
+    """Return the connection to a token, the same for every key store that names it with that PIN.
 
-    Raises PinRefused where the process is logged in with another PIN: the login is the process's, and
-    a key store with a wrong PIN must not live on another's. Call release() when done.
+    Raises PinRefused where the process is logged in with another PIN: the login is the process's,
+    and a key store with a wrong PIN must not live on another's. Call release() when done.
     """
     with MANAGE:
         found = _shared.get(selector)

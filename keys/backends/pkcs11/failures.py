@@ -1,4 +1,4 @@
-"""What a token's errors mean: try again on a new connection, look the key up again, or tell the caller."""
+"""What a token's errors mean: connect anew, look the key up again, or tell the caller."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def is_lost(error: pkcs11.PKCS11Error) -> bool:
 
 
 def translated(error: pkcs11.PKCS11Error) -> KeyServiceError:
-    """Return the error to raise instead. Only the class's name is told, never what the token wrote."""
+    """Return the error to raise instead. It tells the class's name, never what the token wrote."""
     name = type(error).__name__
     if isinstance(error, _PIN):
         return PinRefused(f"The token refused the PIN ({name}).")

@@ -61,7 +61,7 @@ def signing(algorithm: Algorithm, digest: bytes) -> tuple[bytes, dict[str, Any]]
 
 
 def offered(slot: Any) -> dict[str, tuple[str, ...]]:
-    """Return what a token offers, by what its mechanism list says: key spec to algorithms, default first."""
+    """Return what a token's mechanism list allows: key spec to algorithms, default first."""
     present = set(slot.get_mechanisms())
     offers: dict[str, tuple[str, ...]] = {}
     for spec in SPECS.values():
@@ -91,7 +91,7 @@ def _needs(spec: KeySpec, algorithm: str) -> set[Mechanism]:
 
 
 def _takes_size(slot: Any, generate: Mechanism, spec: KeySpec) -> bool:
-    """Whether the token makes pairs of this size. Sizes of secrets come in bits or bytes, so they tell nothing."""
+    """Whether the token makes pairs of this size. For secrets the unit is not sure: not asked."""
     if not spec.asymmetric:
         return True
     try:

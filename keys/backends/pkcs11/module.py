@@ -1,12 +1,12 @@
 """Loading a vendor's PKCS#11 library, the way threads and forks need it.
 
 Three traps, each seen to hang or crash:
-- python-pkcs11 calls C_Initialize(NULL), which promises the library that one thread uses it, and then
-  calls it from many. We initialise it ourselves, with CKF_OS_LOCKING_OK.
+- python-pkcs11 calls C_Initialize(NULL), which promises the library that one thread uses it, and
+  then calls it from many. We initialise it ourselves, with CKF_OS_LOCKING_OK.
 - A library that was loaded before a fork may hang in the child. It is loaded on first use, and a
   process that was forked from one that had loaded it refuses.
-- python-pkcs11 has no C_GetSessionInfo, without which an empty search can mean 'no such key' as well
-  as 'not logged in'. We call it ourselves.
+- python-pkcs11 has no C_GetSessionInfo, without which an empty search can mean 'no such key' as
+  well as 'not logged in'. We call it ourselves.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ _lock = threading.Lock()
 
 
 def open_module(path: str) -> Module:
-    """Return the library at `path`, loaded once per process. Raises BackendUnavailable where it can't be."""
+    """Return the library at `path`, loaded once per process. Raises BackendUnavailable."""
     global _loaded_by
     if _loaded_by not in (None, os.getpid()):
         raise BackendUnavailable(

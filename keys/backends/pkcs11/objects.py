@@ -1,7 +1,7 @@
 """Objects on a token: how ours are made, found, recognised and described.
 
-Every object of a version has CKA_ID = the version's uuid (16 bytes) and a CKA_LABEL that begins with
-"kms-console". The label goes on with the check value, once it is known, because a suspended secret
+Every object of a version has CKA_ID = the version's uuid (16 bytes) and a CKA_LABEL that begins
+with "kms-console". The label goes on with the check value, once it is known, because a suspended secret
 can't compute it any more. Ids and labels are not unique on a token, so what is found is checked.
 """
 
@@ -42,7 +42,7 @@ _USES = (
 )
 _ENCRYPTION = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 _SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY
-# Refused by python-pkcs11's classes or by the token, this means that a token does not let attributes change.
+# What a token answers that does not let attributes change.
 FIXED = (
     pkcs11.AttributeReadOnly,
     pkcs11.AttributeTypeInvalid,
@@ -64,7 +64,7 @@ class Found:
         return [self.key] if self.public is None else [self.key, self.public]
 
 
-# --- handles: what the console keeps. The check value is part, so that every process can check what it finds.
+# --- handles. The check value is part of them, so that every process can check what it finds.
 
 
 def handle_of(label: uuid.UUID, check_value: str) -> str:
@@ -211,7 +211,7 @@ def _prove_pair(found: Found) -> None:
 
 
 def signature_from_token(spec: KeySpec, signature: bytes) -> bytes:
-    """Return a signature as the console gives it: ECDSA in DER, where PKCS#11 has r and s side by side."""
+    """Return a signature as the console gives it: ECDSA in DER, not r and s side by side."""
     if spec.family is not Family.EC:
         return signature
     half = len(signature) // 2

@@ -1,4 +1,4 @@
-"""The software key store is a Django app of its own, because its table has a database of its own."""
+"""The software key store is a Django app of its own: its table has a database of its own."""
 
 from __future__ import annotations
 

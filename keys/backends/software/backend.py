@@ -1,9 +1,9 @@
-"""The software key store: pyca/cryptography, material wrapped under the root key in its own database.
+"""The software key store: pyca/cryptography, material wrapped under the root key.
 
-Loaded key objects stay in a bounded cache of this process. destroy() deletes the row and forgets the
-object *here*; another process may keep its copy until it is pushed out. That is why no use reaches a
-backend before keys.lifecycle has looked at the version's state: a destroyed version is refused
-there, in every process at once.
+Loaded key objects stay in a bounded cache of this process. destroy() deletes the row and forgets
+the object *here*; another process may keep its copy until it is pushed out. That is why no use
+reaches a backend before the version's state was looked at (keys.lifecycle): a destroyed version
+is refused there, in every process at once.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class SoftwareBackend(Backend):
     def _store(
         self, label: uuid.UUID, spec: KeySpec, key: bytes | materials.PrivateKey
     ) -> WrappedMaterial:
-        """Insert, unless the label is taken, and return the row that is there: one of two racers wins."""
+        """Insert unless the label is taken, and return the row that is there: one racer wins."""
         check_value, public_key = _described(spec, key)
         secret = Secret(key if isinstance(key, bytes) else materials.private_der(key))
         row = WrappedMaterial(

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 
 class WrappedMaterial(models.Model):
-    """One version's material, sealed under the root key (keys.sealing). Rows are made once, then deleted."""
+    """One version's material, sealed under the root key. Rows are made, then deleted, not changed."""
 
     label = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     store_id = models.UUIDField(db_index=True)

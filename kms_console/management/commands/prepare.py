@@ -10,6 +10,7 @@ from django.db import DatabaseError
 
 from keys import sealing
 from keys.backends.software.models import WrappedMaterial
+from keys.errors import Unavailable
 from kms_console.databases import MATERIAL_DATABASE
 
 
@@ -31,7 +32,10 @@ class Command(BaseCommand):
                 self._create_root_key(allowed=not options["no_root_key"])
         except DatabaseError as error:
             raise CommandError(f"A database can't be used: {error}".splitlines()[0]) from None
-        sealing.root_key()  # raises Unavailable where it can't be read or others can read it
+        try:
+            sealing.root_key()
+        except Unavailable as error:
+            raise CommandError(error.detail) from None
 
     def _create_root_key(self, *, allowed: bool) -> None:
         if WrappedMaterial.objects.using(MATERIAL_DATABASE).exists():

@@ -24,9 +24,16 @@ from keys import approvals, clock, diffs, names, policy, snapshot
 from keys.actions import Action
 from keys.approvals import Wish
 from keys.callers import Caller
-from keys.errors import Conflict, Invalid, KeyServiceError, LogUnavailable, NotFound, PendingApproval, Unavailable
+from keys.errors import (
+    Conflict,
+    Invalid,
+    LogUnavailable,
+    NotFound,
+    PendingApproval,
+    Unavailable,
+)
 from keys.gate import record
-from keys.gate.use import refusal
+from keys.gate.uses import refusal
 from keys.models import Approval
 from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule, Standing
@@ -90,7 +97,9 @@ class Changer(Generic[S, P, R]):
         self._signature = inspect.signature(body)
         update_wrapper(self, body)
 
-    def __call__(self, caller: Caller, reference: str = "", /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(
+        self, caller: Caller, reference: str = "", /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Do the change and return its result once it and its entry are committed together.
 
         Raises PendingApproval where officers must agree first, and the other errors of keys.errors;
@@ -106,7 +115,9 @@ class Changer(Generic[S, P, R]):
                 self._approve(change, rule, arguments)
             return self._carry_out(change, arguments)
         except IntegrityError:
-            raise Conflict("Something changed meanwhile, or the name is taken; look again.") from None
+            raise Conflict(
+                "Something changed meanwhile, or the name is taken; look again."
+            ) from None
         except DatabaseError:
             raise Unavailable("The database can't be reached now.") from None
 
@@ -119,7 +130,12 @@ class Changer(Generic[S, P, R]):
         return dict(list(bound.arguments.items())[1:])
 
     def _admit(
-        self, caller: Caller, standing: Standing | None, action: Action, reference: str, arguments: dict[str, Any]
+        self,
+        caller: Caller,
+        standing: Standing | None,
+        action: Action,
+        reference: str,
+        arguments: dict[str, Any],
     ) -> Change[S]:
         """Resolve and decide. A refusal leaves its entry here."""
         try:
@@ -139,7 +155,11 @@ class Changer(Generic[S, P, R]):
         )
         if not decision.allowed or standing is None:
             event = record.event(
-                caller, action, target.subject(_number(arguments)), Outcome.DENIED, reason=decision.reason
+                caller,
+                action,
+                target.subject(_number(arguments)),
+                Outcome.DENIED,
+                reason=decision.reason,
             )
             record.wait(event)
             raise refusal(decision, missing=False)
@@ -174,14 +194,20 @@ class Changer(Generic[S, P, R]):
             )
             record.in_transaction(event, [])
         detail = f"This needs {rule.m} of the officers to agree; the request is {request.id}."
-        raise PendingApproval(" ".join(filter(None, [detail, approvals.shortage(rule)])), approval=str(request.id))
+        raise PendingApproval(
+            " ".join(filter(None, [detail, approvals.shortage(rule)])), approval=str(request.id)
+        )
 
-    def _verify(self, change: Change[S], wish: Wish, rule: QuorumRule, arguments: dict[str, Any]) -> None:
+    def _verify(
+        self, change: Change[S], wish: Wish, rule: QuorumRule, arguments: dict[str, Any]
+    ) -> None:
         """Check an approved request once more. One that no longer holds is closed, with an entry."""
         approval = cast(Approval, change.approval)
         with self._failing(change, arguments):
             if approval.state != ApprovalState.APPROVED:
-                raise Conflict(f"The request is not approved: {ApprovalState(approval.state).label.lower()}.")
+                raise Conflict(
+                    f"The request is not approved: {ApprovalState(approval.state).label.lower()}."
+                )
         fault = approvals.votes_fault(approval) or approvals.drift(approval, wish, rule)
         end = ApprovalState.VOID if fault else ApprovalState.EXPIRED
         if not fault and not approvals.expired(approval):
@@ -206,7 +232,9 @@ class Changer(Generic[S, P, R]):
 
         Changes have no effect outside the database before they are committed, so this is safe.
         """
-        trial = Change(change.caller, change.action, change.target, change.standing, change.now, change.reason)
+        trial = Change(
+            change.caller, change.action, change.target, change.standing, change.now, change.reason
+        )
         with suppress(_Rehearsed), transaction.atomic():
             self._body(trial, **arguments)  # type: ignore[call-arg]
             raise _Rehearsed
@@ -250,7 +278,9 @@ class _Failing:
         if error is None or isinstance(error, _Rehearsed):
             return
         if isinstance(error, AuditError):
-            raise LogUnavailable("The audit log can't be written now; nothing was changed.") from None
+            raise LogUnavailable(
+                "The audit log can't be written now; nothing was changed."
+            ) from None
         if isinstance(error, IntegrityError):
             error = Conflict("Something changed meanwhile, or the name is taken; look again.")
         elif isinstance(error, DatabaseError):
@@ -292,7 +322,9 @@ def change(
 def votable(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that officers vote on: all but secrets and the reason, which has its own place."""
     return {
-        name: value for name, value in arguments.items() if name != "reason" and not isinstance(value, Secret)
+        name: value
+        for name, value in arguments.items()
+        if name != "reason" and not isinstance(value, Secret)
     }
 
 
@@ -323,7 +355,9 @@ def _check_plain(arguments: dict[str, Any]) -> None:
     try:
         canonical.encode(votable(arguments))
     except (TypeError, ValueError):
-        raise Invalid("Only text, whole numbers, true, false, lists and objects are understood here.") from None
+        raise Invalid(
+            "Only text, whole numbers, true, false, lists and objects are understood here."
+        ) from None
 
 
 def _number(arguments: dict[str, Any]) -> int | None:

@@ -10,7 +10,7 @@ from keys import clock, policy, snapshot
 from keys.actions import Action
 from keys.callers import Caller
 from keys.gate import record
-from keys.gate.use import refusal
+from keys.gate.uses import refusal
 from keys.policy import Standing
 
 
@@ -35,7 +35,9 @@ def read(
         key_id=key.id if key is not None else None,
         classification_id=key.classification_id if key is not None else None,
     )
-    about = subject or (Subject("key", str(key.id), key.alias) if key is not None else Subject("house", "house"))
+    about = subject or (
+        Subject("key", str(key.id), key.alias) if key is not None else Subject("house", "house")
+    )
     if not decision.allowed or standing is None:
         record.wait(record.event(caller, action, about, Outcome.DENIED, reason=decision.reason))
         raise refusal(decision, missing=False)

@@ -20,15 +20,22 @@ from django.db import close_old_connections
 
 from audit.errors import AuditError, Superseded
 from audit.events import Event, Outcome, Subject
-from keys import clock, lifecycle, policy, snapshot
+from keys import clock, lifecycle, policy, snapshot, stores
 from keys.actions import Action
 from keys.algorithms import Usage
-from keys.backends import registry
 from keys.backends.base import Backend
 from keys.callers import Caller
-from keys.errors import Busy, Denied, KeyServiceError, NotFound, StateForbids, Unavailable, Unsupported
+from keys.errors import (
+    Busy,
+    Denied,
+    KeyServiceError,
+    NotFound,
+    StateForbids,
+    Unavailable,
+    Unsupported,
+)
 from keys.gate import record
-from keys.snapshot import KeyFacts, Miss, StoreFacts, VersionFacts
+from keys.snapshot import KeyFacts, Miss, VersionFacts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +73,9 @@ class Use:
         found = key.primary if number is None else key.versions.get(number)
         if found is None:
             if number is None:
-                raise StateForbids("The key has no active version; rotate it or wait for its creation.")
+                raise StateForbids(
+                    "The key has no active version; rotate it or wait for its creation."
+                )
             raise NotFound(f"The key has no version {number}.")
         self.number = found.number
         lifecycle.check_use(
@@ -84,7 +93,7 @@ class Use:
 
     def backend(self, version: VersionFacts | None = None) -> Backend:
         """Return the key's store. Raises Unavailable where it is switched off."""
-        backend = open_store(self._key().store)
+        backend = stores.backend(self._key().store)
         if self.on_loop and version is not None and not backend.inline(version.handle):
             raise Offload
         return backend
@@ -92,13 +101,6 @@ class Use:
     def _key(self) -> KeyFacts:
         assert self.key is not None
         return self.key
-
-
-def open_store(store: StoreFacts) -> Backend:
-    """Return the backend of a key store. Raises Unavailable where it is switched off."""
-    if not store.enabled:
-        raise Unavailable(f"The key store {store.name} is switched off.")
-    return registry.backend_for(store.id, store.kind, store.settings, store.credentials)
 
 
 @dataclass(slots=True)
@@ -179,7 +181,11 @@ class Operation(Generic[P, R]):
         use = Use(caller, self.action, key, context, clock.now(), on_loop)
         subjects = {f"principal:{caller.principal_id}"}
         if key is not None:
-            subjects |= {f"key:{key.id}", f"classification:{key.classification_id}", f"key_store:{key.store.id}"}
+            subjects |= {
+                f"key:{key.id}",
+                f"classification:{key.classification_id}",
+                f"key_store:{key.store.id}",
+            }
         decision = policy.decide(
             caller,
             standing,
@@ -189,7 +195,9 @@ class Operation(Generic[P, R]):
             classification_id=key.classification_id if key else None,
             context=context,
         )
-        result, error, outcome, reason = None, None, Outcome.SUCCESS, ""
+        result: R | None = None
+        error: Exception | None = None
+        outcome, reason = Outcome.SUCCESS, ""
         missing = bool(reference) and key is None
         if missing or not decision.allowed:
             error, outcome = refusal(decision, missing), Outcome.DENIED
@@ -202,12 +210,16 @@ class Operation(Generic[P, R]):
                 result = self._compute(use, *args, **kwargs)
             except (Miss, Offload):
                 raise
-            except Exception as problem:  # an unknown error leaves an entry too, and is raised after it
+            except (
+                Exception
+            ) as problem:  # an unknown error leaves an entry too, and is raised after it
                 error = problem
                 outcome, reason = record.failure(problem)
         if context:
             use.facts["context"] = sorted(record.printable(str(name)) for name in context)[:32]
-        event = record.event(caller, self.action, _subject(use, reference), outcome, reason=reason, facts=use.facts)
+        event = record.event(
+            caller, self.action, _subject(use, reference), outcome, reason=reason, facts=use.facts
+        )
         return _Attempt(event, epoch, frozenset(subjects), result, error)
 
 
@@ -231,7 +243,10 @@ def _check_usage(use: Use) -> None:
     wanted = use.action.row.usage
     if use.key is None or wanted is None or use.key.usage == wanted:
         return
-    raise Unsupported(f"This key is for another purpose: {Usage(use.key.usage).label.lower()}.", usage=use.key.usage)
+    raise Unsupported(
+        f"This key is for another purpose: {Usage(use.key.usage).label.lower()}.",
+        usage=use.key.usage,
+    )
 
 
 def _subject(use: Use, reference: str) -> Subject:
