@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.db.models import F, Q
 
 from audit.events import Outcome, Subject
@@ -89,11 +90,14 @@ def run(job_id: uuid.UUID) -> Job:
             _HANDLERS[JobKind(job.kind)](job, scheduler_for(job))
         except (BackendUnavailable, Unavailable) as error:
             _postpone(job, error)
-        except Conflict as error:
-            # Somebody took the job over when the lease ran out, or the key moved on.
-            _give_up(job, error)
         except KeyServiceError as error:
             _give_up(job, error)
+        except DatabaseError:
+            # Nothing can be written now. The lease runs out, and the next run looks what was done.
+            raise
+        except Exception as error:
+            logger.exception("A job met an error of its own: %s", job.kind)
+            _give_up(job, BackendError(f"Unexpected: {type(error).__name__}; see the log."))
     return Job.objects.select_related("key", "version").get(pk=job_id)
 
 

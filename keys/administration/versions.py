@@ -58,7 +58,11 @@ def transition_version(
     if target == VersionState.ACTIVE:
         _activate(change, version)
     else:
+        served = version.primary
         lifecycle.move_version(version, target, change.now, change.reason)
+        if served and target == VersionState.COMPROMISED:
+            # Nothing protects new data until a new version does: the next sweep rotates, or asks to.
+            Key.objects.filter(pk=key.pk).update(rotate_at=change.now)
     change.after(lambda: _mirror(key, version, target))
     return version
 

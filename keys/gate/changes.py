@@ -242,7 +242,11 @@ class Changer(Generic[S, P, R]):
             change.target.row.refresh_from_db()  # type: ignore[attr-defined]
 
     def _carry_out(self, change: Change[S], arguments: dict[str, Any]) -> R:
-        with self._failing(change, arguments), diffs.collected() as changed, transaction.atomic():
+        with (
+            self._failing(change, arguments),
+            diffs.collected() as changed,
+            transaction.atomic(durable=True),
+        ):
             if change.approval is not None:
                 approvals.close(change.approval, ApprovalState.EXECUTED)
                 change.cited.append(str(change.approval.id))

@@ -1,0 +1,79 @@
+"""What a new house begins with: its first key store, and the classifications of a healthcare company.
+
+The set-up page, `manage.py setup` and the worked example all start from these. Each row holds the
+arguments of `keys.administration.create_key_store` and `create_classification`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+FIRST_KEY_STORE: dict[str, Any] = {
+    "name": "software",
+    "kind": "software",
+    "title": "Software key store",
+}
+
+_EVERY_SPEC = [
+    "AES_256",
+    "ECC_NIST_P256",
+    "ECC_NIST_P384",
+    "ECC_NIST_P521",
+    "HMAC_256",
+    "HMAC_384",
+    "HMAC_512",
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+]
+# 128 bits of strength and more (SP 800-57 part 1 rev. 5, table 2).
+_STRONG = [spec for spec in _EVERY_SPEC if spec != "RSA_2048"]
+
+CLASSIFICATIONS: list[dict[str, Any]] = [
+    {
+        "name": "public",
+        "title": "Public",
+        "description": "Published data. Its keys protect integrity: signatures on what anyone may read.",
+        "allowed_specs": _EVERY_SPEC,
+        "key_stores": ["software"],
+        "rotation_days": 365,
+        "originator_days": 730,
+        "recipient_days": 1825,
+        "destruction_days": 7,
+    },
+    {
+        "name": "internal",
+        "title": "Internal",
+        "description": "For employees and partners: schedules, inventories, everyday documents.",
+        "allowed_specs": _STRONG,
+        "key_stores": ["software"],
+        "rotation_days": 365,
+        "originator_days": 730,
+        "recipient_days": 1825,
+        "destruction_days": 14,
+    },
+    {
+        "name": "confidential",
+        "title": "Confidential",
+        "description": "Contracts, salaries, invoices: disclosure would harm the company or a person.",
+        "allowed_specs": _STRONG,
+        "key_stores": ["software"],
+        "rotation_days": 365,
+        "originator_days": 730,
+        "recipient_days": 1825,
+        "destruction_days": 30,
+    },
+    {
+        "name": "patient-health",
+        "title": "Patient health",
+        "description": "Health records and whatever identifies a patient. Two of three officers must agree.",
+        "allowed_specs": ["AES_256", "ECC_NIST_P384", "HMAC_256", "HMAC_512"],
+        "key_stores": ["software"],
+        "rotation_days": 90,
+        "originator_days": 365,
+        "recipient_days": 1460,
+        "quorum_m": 2,
+        "quorum_n": 3,
+        "destruction_days": 30,
+    },
+]
