@@ -281,9 +281,6 @@ _lock = threading.Lock()
 _current: Appender | None = None
 _owner = 0
 _subscribers: list[EpochCallback] = []
-# A forked child keeps its parent's appender here, untouched: letting go of it could close the
-# parent's connection.
-_inherited: list[Appender] = []
 
 
 def appender() -> Appender:
@@ -313,11 +310,9 @@ def on_epoch(callback: EpochCallback) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _current
+    """The child's lock is free whoever held it; its parent's appender is known by `_owner`."""
+    global _lock
     _lock = threading.Lock()
-    if _current is not None:
-        _inherited.append(_current)
-        _current = None
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -238,10 +238,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         header = run(options)
     except Failure as failure:
-        print(f"envelope: {failure}", file=sys.stderr)
+        print(f"envelope: {failure}", file=sys.stderr)  # noqa: T201
         return 1
     done = "encrypted under" if options.command == "encrypt" else "decrypted with"
-    print(f"{options.target}: {done} version {header['version']} of key {header['key']}")
+    print(f"{options.target}: {done} version {header['version']} of key {header['key']}")  # noqa: T201
     return 0
 
 

@@ -136,6 +136,8 @@ def _make_version(job: Job, caller: Caller) -> None:
     """Create and rotate: material under the version's label, a round trip, then it takes over."""
     _check_votes(job)
     version, backend = _version(job), backend_of(job.key)
+    if version.condition != Condition.CREATING:
+        raise Conflict("The version is no longer wanted.")  # its key was destroyed meanwhile
     material = backend.find(version.id) if job.attempts > 1 else None
     if material is None:
         material = backend.generate(version.id, job.key.spec)
@@ -384,8 +386,11 @@ def open_jobs(key: Key) -> list[Job]:
 
 
 def cancel(key: Key, kind: JobKind, target: int, now: datetime) -> None:
-    """Cancel a waiting job by compare-and-set. Raises Conflict where it is being carried out already."""
-    rows = Job.objects.filter(key=key, kind=kind, target_version=target)
+    """Cancel a waiting job by compare-and-set. Raises Conflict where it was claimed already.
+
+    One that waits for its next try may have destroyed some of the material.
+    """
+    rows = Job.objects.filter(key=key, kind=kind, target_version=target, attempts=0)
     if not rows.filter(state=JobState.PENDING).update(state=JobState.CANCELLED, finished_at=now):
         raise Conflict("It is too late to cancel: the destruction is being carried out.")
 

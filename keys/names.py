@@ -17,6 +17,8 @@ def display_name(text: str, what: str = "name") -> str:
 
     Raises Invalid where it is empty, longer than 128 characters, or has control or invisible characters.
     """
+    if not isinstance(text, str):
+        raise Invalid(f"The {what} must be text.", field=what)
     name = unicodedata.normalize("NFKC", text).strip()
     if not name or len(name) > NAME_LENGTH:
         raise Invalid(f"The {what} must have 1 to {NAME_LENGTH} characters.", field=what)
@@ -35,6 +37,8 @@ def slug(text: str, what: str = "alias") -> str:
 
     Raises Invalid for anything else, and for what could be taken for a UUID.
     """
+    if not isinstance(text, str):
+        raise Invalid(f"The {what} must be text.", field=what)
     name = folded(text.strip())
     if not _SLUG.fullmatch(name):
         raise Invalid(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -41,13 +41,14 @@ def search_audit(
     `filters.object_id` may also be an alias or a name. Raises Denied.
     """
     gate.read(caller, Action.READ_AUDIT)
-    return search.search(_resolved(filters or Filters()), before=_index(before), limit=limit)
+    return search.search(_resolved(filters or Filters()), before=_checked(before), limit=limit)
 
 
 def find_entry(caller: Caller, index: int) -> Entry:
     """Return one entry. Raises Denied, Invalid or NotFound."""
     gate.read(caller, Action.READ_AUDIT)
-    found = Entry.objects.filter(pk=_index(index)).first()
+    _checked(index)
+    found = Entry.objects.filter(pk=index).first()
     if found is None:
         reads.not_found(caller, Action.READ_AUDIT, "entry", str(index))
         raise NotFound("There is no such entry.")
@@ -100,13 +101,16 @@ def export_audit(
     return FORMATS[format](_resolved(wanted))
 
 
-def verify_audit(caller: Caller) -> verifier.Report:
-    """Walk the whole log and return what was found; that somebody did is recorded. Raises Denied."""
+def verify_audit(caller: Caller, progress: Callable[[int], None] | None = None) -> verifier.Report:
+    """Walk the whole log and return what was found; that somebody did is recorded. Raises Denied.
+
+    `progress` is called with the number of entries done.
+    """
     gate.read(caller, Action.VERIFY_AUDIT, Subject("log", "log"))
-    return verifier.verify()
+    return verifier.verify(progress=progress)
 
 
-def _index(number: int | None) -> int | None:
+def _checked(number: int | None) -> int | None:
     """Return an index that a database can look for. Raises Invalid."""
     if number is not None and not -1 <= number <= INTEGER_LIMIT:
         raise Invalid("There can be no entry of that number.", field="index")

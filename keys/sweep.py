@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef
@@ -50,8 +50,8 @@ def due(limit: int = 10_000) -> Due:
     )
 
 
-def rotations_due(limit: int) -> list[uuid.UUID]:
-    """Return keys whose rotation is due and neither paused, under way, nor waiting for votes."""
+def rotations_due(limit: int, among: Collection[uuid.UUID] | None = None) -> list[uuid.UUID]:
+    """Return keys (of those named) whose rotation is due and neither paused, under way, nor waiting for votes."""
     busy = Job.objects.filter(
         key=OuterRef("pk"), kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES
     )
@@ -59,6 +59,8 @@ def rotations_due(limit: int) -> list[uuid.UUID]:
         key=OuterRef("pk"), action=Action.ROTATE_KEY, state__in=approvals.LIVE
     )
     keys = queries.keys_due(clock.now()).filter(~Exists(busy), ~Exists(asked))
+    if among is not None:
+        keys = keys.filter(pk__in=among)
     return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
 
 

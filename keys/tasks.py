@@ -33,8 +33,8 @@ def sweep_all() -> None:
 @shared_task(name="keys.rotate")
 def rotate(ids: list[str]) -> None:
     """Rotate those of these keys that are due."""
-    wanted = set(_uuids(ids))
-    sweep.rotate(key for key in sweep.rotations_due(100_000) if key in wanted)
+    wanted = _uuids(ids)[: sweep.CHUNK]
+    sweep.rotate(sweep.rotations_due(sweep.CHUNK, among=wanted))
 
 
 @shared_task(name="keys.run_jobs")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote_from_bytes
 
 from a2wsgi import WSGIMiddleware
@@ -17,7 +17,7 @@ from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from kms_console import wsgi  # sets Django up, which what follows needs
-from kms_console.api.rest.asgi import USE_PATHS, handle
+from kms_console.api.rest.asgi import USE_PATHS, handle, takes
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -30,14 +30,15 @@ DJANGO_THREADS = 8
 BODY_SECONDS = 30.0
 ASCII = "".join(map(chr, range(128)))
 
-_django = WSGIMiddleware(wsgi.application, workers=DJANGO_THREADS)
+# Any: a2wsgi and django-stubs describe the same protocol in two ways that don't match.
+_django: Any = WSGIMiddleware(cast(Any, wsgi.application), workers=DJANGO_THREADS)
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one request, or follow the server's start and stop."""
     kind = scope["type"]
     if kind == "http":
-        if match(scope["method"], scope["path"]):
+        if match(scope["method"], scope["path"]) and takes(scope):
             await handle(scope, receive, send)
         else:
             await _page(scope, receive, send)
@@ -48,7 +49,7 @@ async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def match(method: str, path: str) -> bool:
-    """Whether this request uses a key. Others of the same path (GET: its page) are Django's."""
+    """Whether this is the address of a use of a key. A browser's request for it is Django's."""
     return method == "POST" and USE_PATHS.fullmatch(path) is not None
 
 

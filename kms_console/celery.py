@@ -35,6 +35,7 @@ app.conf.update(
         "socket_connect_timeout": 2,
         "socket_timeout": 15,
         "max_retries": 1,
+        "interval_start": 0.1,
     },
     # A message is gone only when its task has ended; a worker takes no more than it works on.
     task_acks_late=True,

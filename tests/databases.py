@@ -141,9 +141,16 @@ def postgresql_template(postgresql_server: PostgreSQL, django_db_blocker: Any) -
     return names
 
 
+def _template(request: pytest.FixtureRequest, vendor: str) -> Any:
+    """Return what to copy: a set-up console where the test asks for a `house` (tests/house.py)."""
+    if "house" in request.fixturenames:
+        return request.getfixturevalue(f"{vendor}_house").template
+    return request.getfixturevalue(f"{vendor}_template")
+
+
 @contextlib.contextmanager
 def _sqlite_copy(request: pytest.FixtureRequest) -> Iterator[Database]:
-    template = request.getfixturevalue("sqlite_template")
+    template = _template(request, "sqlite")
     folder = request.getfixturevalue("tmp_path") / "databases"
     folder.mkdir()
     urls = {}
@@ -156,7 +163,7 @@ def _sqlite_copy(request: pytest.FixtureRequest) -> Iterator[Database]:
 @contextlib.contextmanager
 def _postgresql_copy(request: pytest.FixtureRequest) -> Iterator[Database]:
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    template = request.getfixturevalue("postgresql_template")
+    template = _template(request, "postgresql")
     number = next(_numbers)
     names = {alias: f"test_{number}_{alias}" for alias in ALIASES}
     for alias, name in names.items():

@@ -65,7 +65,7 @@ def issue_credential(
         kind="bearer",
         digest=token_digest(token),
         hint=token[: len(TOKEN_PREFIX) + 4],
-        source_networks=parameters.networks(source_networks or []),
+        source_networks=parameters.networks([] if source_networks is None else source_networks),
         created_at=change.now,
         expires_at=ends,
     )
@@ -135,10 +135,10 @@ def create_grant(
         key=about_key,
         classification=about_class,
         operations=allowed,
-        context=parameters.text_pairs(context or {}, "context", 8),
+        context=parameters.text_pairs({} if context is None else context, "context", 8),
         not_before=starts,
         expires_at=ends,
-        source_networks=parameters.networks(source_networks or []),
+        source_networks=parameters.networks([] if source_networks is None else source_networks),
         created_at=change.now,
         created_by_id=change.caller.principal_id,
     )

@@ -58,7 +58,7 @@ def create_key(
         name=shown,
         alias=chosen,
         description=names.prose(description, "description"),
-        labels=parameters.text_pairs(labels or {}, "labels"),
+        labels=parameters.text_pairs({} if labels is None else labels, "labels"),
         owner=names.prose(owner, "owner", 128),
         classification=change.row,
         key_store=store,
@@ -197,10 +197,7 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
     window = least if days is None else parameters.whole(days, "days", least, 120)
     at = change.now + timedelta(days=window)
     lifecycle.move_key(key, KeyState.PENDING_DESTRUCTION, destroy_at=at)
-    for job in Job.objects.filter(key=key, state=JobState.PENDING).exclude(
-        kind=JobKind.DESTROY_VERSION
-    ):
-        jobs.cancel(key, JobKind(job.kind), job.target_version, change.now)
+    # A version under way stays with its job, which finds the key gone and takes back what it made.
     _add_job(change, key, JobKind.DESTROY, run_after=at)
     change.facts["destroy_at"] = at.isoformat()
     change.touch("key", key.id)
@@ -231,7 +228,9 @@ def _policy_allows(
         allowed = ", ".join(sorted(classification.allowed_specs))
         raise Invalid(f"{classification.title} allows these specs: {allowed}.", field="spec")
     stores = list(classification.key_stores.all())
-    wanted = names.folded(key_store) if isinstance(key_store, str) else ""
+    if not isinstance(key_store, str):
+        raise Invalid("key_store must be text.", field="key_store")
+    wanted = names.folded(key_store)
     store = next(
         (s for s in stores if wanted in (s.name, str(s.id)) or (not wanted and len(stores) == 1)),
         None,

@@ -153,11 +153,14 @@ def resume_rotation(change: Change[Classification], *, reason: str = "") -> Clas
 def reschedule(classification: Classification) -> None:
     """Write the next rotation of every key of a classification anew, in one statement."""
     origin = KeyVersion.objects.filter(key=OuterRef("pk"), primary=True).values("originated_at")[:1]
-    keys = Key.objects.filter(classification=classification, rotate_at__isnull=False)
+    # A key without a primary (it was revoked) keeps its date: nothing dates a new one.
+    keys = Key.objects.filter(
+        classification=classification, rotate_at__isnull=False, versions__primary=True
+    )
     for days in keys.order_by().values_list("rotation_days", flat=True).distinct():
         period = timedelta(days=min(filter(None, [days, classification.rotation_days])))
         due = ExpressionWrapper(Subquery(origin) + period, output_field=DateTimeField())
-        keys.filter(rotation_days=days).exclude(versions=None).annotate(due=due).update(
+        keys.filter(rotation_days=days).annotate(due=due).update(
             rotate_at=F("due")
         )
 

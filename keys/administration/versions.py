@@ -50,6 +50,8 @@ def transition_version(
         raise StateForbids("The key is destroyed.")
     if version.condition == Condition.CREATING:
         raise Conflict("The version is being created; wait for its job.")
+    if version.condition == Condition.PENDING_DESTRUCTION and target == VersionState.ACTIVE:
+        raise Conflict("The version waits for its destruction; cancel that first.")
     change.touch("key", key.id)
     change.facts["from"] = version.state
     ends = target in lifecycle.GONE and version.state != VersionState.DESTROYED

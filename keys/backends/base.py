@@ -4,7 +4,8 @@ Bytes in, bytes out. A backend knows no callers, no policy and no database of ou
 is the store itself. It raises only errors of keys/errors.py: BackendUnavailable where trying again
 may help, Unsupported where it never will, CannotDecrypt for any ciphertext it refuses, Invalid for
 input that no store could take, NoMaterial for a handle that names nothing here, StateForbids where
-the store itself refuses a suspended or deactivated version, BackendError for the rest. No secret stands in a message. Every method may be called from several threads.
+the store itself refuses a suspended or deactivated version, BackendError for the rest. No secret
+stands in a message. Every method may be called from several threads.
 
 Which uses a version's state allows is decided before a backend is asked (keys.lifecycle). A backend
 that can refuse on its own (suspend, deactivate) is a second lock, not the first.

@@ -366,7 +366,8 @@ def _check_plain(arguments: dict[str, Any]) -> None:
 
 def _number(arguments: dict[str, Any]) -> int | None:
     number = arguments.get("number")
-    return number if isinstance(number, int) else None
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    return number if whole and 0 < number < 2**31 else None
 
 
 def _kind(action: Action) -> str:

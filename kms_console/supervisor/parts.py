@@ -84,8 +84,8 @@ def worker(folder: DataFolder, environ: Mapping[str, str]) -> Part:
 
 
 def beat(folder: DataFolder, environ: Mapping[str, str]) -> Part:
-    """Celery's beat. No pid file of its own: after a kill it would refuse to start again."""
-    command = [*_celery(), "beat", "--schedule", str(folder.run / "beat-schedule"), "--pidfile", ""]
+    """Celery's beat. No pid file of its own, or after a kill it would refuse to start again."""
+    command = [*_celery(), "beat", "--schedule", str(folder.run / "beat-schedule")]
     return Part("beat", command, BEAT_GRACE, BASE_DIR, environ)
 
 

@@ -73,7 +73,7 @@ def test_no_acknowledged_entry_is_lost_when_its_process_is_killed(
     database: Database, tmp_path: Path
 ) -> None:
     known: dict[str, int] = {}
-    for enough in (1, 10, 60, 150):
+    for enough in (1, 40, 150):
         process = start(database, tmp_path, "appends", f"until-{enough}", "1000000")
         assert process.stdout is not None and process.stderr is not None
         lines = [process.stdout.readline() for _ in range(enough)]
@@ -88,4 +88,4 @@ def test_no_acknowledged_entry_is_lost_when_its_process_is_killed(
     # The log goes on where it ended.
     size = head().size
     assert appender().submit(use(), epoch=0, subjects=frozenset()).result() == size
-    assert uuid.UUID(max(known)) and len(known) >= 221
+    assert uuid.UUID(max(known)) and len(known) >= 191

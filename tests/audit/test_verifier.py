@@ -12,7 +12,7 @@ from audit.canonical import encode
 from audit.merkle import Frontier, leaf_hash, verify_inclusion
 from audit.models import Entry
 from audit.verifier import prove, verify
-from audit.writer import head
+from audit.writer import appender, head
 from tests.audit.helpers import attacker, use, write, write_many
 from tests.databases import Database
 
@@ -184,6 +184,13 @@ def test_a_log_cut_off_together_with_its_head_needs_an_earlier_checkpoint(
     assert after.size < before.size == len(events)
 
 
+def test_an_entry_in_the_place_of_another_says_so(database: Database) -> None:
+    write_many(SIZE)
+    with attacker(database) as connection:
+        swap(2, 11)(connection)
+    assert verify().problem == "Entry 2 says that it is entry 11."
+
+
 @pytest.mark.each_database
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 8, SIZE])
 def test_a_sound_log_is_found_sound(database: Database, size: int) -> None:
@@ -232,6 +239,19 @@ def test_each_entry_has_a_proof_that_it_is_in_the_log(database: Database) -> Non
         assert verify_inclusion(leaf, entry.index, SIZE, prove(entry.index), root)
     with pytest.raises(ValueError):
         prove(SIZE)
+
+
+@pytest.mark.each_database
+def test_a_log_that_grows_under_the_walk_is_found_sound(database: Database) -> None:
+    futures = [appender().submit(use(), epoch=0, subjects=frozenset()) for _ in range(3000)]
+    sizes = []
+    while not futures[-1].done():
+        report = verify()
+        assert report.ok, report
+        sizes.append(report.size)
+    assert futures[-1].result() == 2999
+    assert verify().size == 3000
+    assert sizes == sorted(sizes)
 
 
 def test_an_entry_that_is_canonical_but_for_another_form_is_refused(database: Database) -> None:

@@ -75,6 +75,14 @@ async def test_django_answers_behind_the_switch() -> None:
     assert b"".join(message.get("body", b"") for message in rest) == b"ok\n"
 
 
+def test_a_use_without_a_token_is_djangos_who_asks_for_one() -> None:
+    """A browser's own request for the address of a use: no token, so the table leaves it alone."""
+    path = "/api/v1/keys/some-key/encrypt"
+    assert asgi.match("POST", path)
+    assert not asgi.takes(scope("POST", path))
+    assert asgi.takes(scope("POST", path, headers=[(b"authorization", b"Bearer kms_x")]))
+
+
 @pytest.mark.asyncio
 async def test_a_body_over_the_limit_is_refused_before_django_sees_it() -> None:
     half = bytes(settings.BATCH_BODY_LIMIT // 2 + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -117,3 +118,13 @@ def test_many_first_starts_at_once_agree_on_one_secret(tmp_path: Path) -> None:
     assert all(start.returncode == 0 for start in starts)
     assert len(answers) == 1
     assert all(len(word) == 50 for word in answers.pop().split())
+
+
+def test_every_variable_stands_in_the_operators_guide() -> None:
+    base = Path(__file__).resolve().parent.parent.parent
+    source = (base / "kms_console" / "settings.py").read_text(encoding="utf-8")
+    read = set(re.findall(r'(?:environment\.\w+|_database)\(\s*"([A-Z_]+)"', source))
+    guide = (base / "docs" / "operator-guide.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([A-Z_]+)` \|", guide, re.MULTILINE))
+    assert "DATABASE_URL" in read
+    assert told - {"KMS_ROOT_KEY"} == read, "keys.sealing reads that one"

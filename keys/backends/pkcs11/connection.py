@@ -222,14 +222,18 @@ class Connection:
 
     def _opened(self) -> Pooled:
         with MANAGE:
-            _, token = self.connected()
-            generation = self.generation
-            try:
-                return Pooled(token.open(), generation)
-            except pkcs11.PKCS11Error as error:
-                if failures.is_lost(error):
-                    self.lost(generation)
-                raise failures.translated(error) from None
+            for last in (False, True):
+                _, token = self.connected()
+                generation = self.generation
+                try:
+                    return Pooled(token.open(), generation)
+                except pkcs11.PKCS11Error as error:
+                    lost = failures.is_lost(error)
+                    if lost:
+                        self.lost(generation)
+                    if last or not lost:
+                        raise failures.translated(error) from None
+            raise AssertionError("unreachable")
 
     def _give_back(self, pooled: Pooled) -> None:
         with self._changed:

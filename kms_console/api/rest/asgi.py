@@ -1,0 +1,180 @@
+"""Key use on the event loop: the table of codecs.use, without Django's request cycle and without the ORM.
+
+What isn't a program's request with a token falls through to Django, whose views call the same rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from keys.callers import Caller
+from keys.errors import TooLarge
+from keys.snapshot import Miss
+from kms_console import identity
+from kms_console.api.rest import problems
+from kms_console.api.rest.codecs.strict import reference
+from kms_console.api.rest.codecs.use import RANDOM, USES, Row
+from kms_console.middleware import request_id as decent_id
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# How long a body may take to arrive, in seconds.
+BODY_SECONDS = 30.0
+PREFIX = "/api/v1/"
+USE_PATHS = re.compile(rf"{PREFIX}(?:keys/([^/]+)/({'|'.join(map(re.escape, USES))})|random)")
+
+_JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bearer")
+
+
+class _Gone(Exception):
+    """The client went away before its request was whole; nobody reads an answer."""
+
+
+def takes(scope: Scope) -> bool:
+    """Whether this table answers a request that it has the path of: a token came with it, no page is asked for."""
+    headers = Headers(scope)
+    return headers.get("authorization")[:7].lower() == "bearer " and not wants_page(
+        headers.get("accept")
+    )
+
+
+def wants_page(accept: str) -> bool:
+    """Whether an Accept header asks for a page to look at, as browsers' do."""
+    return "text/html" in accept.lower()
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a Content-Type announces JSON, which is always UTF-8 (RFC 8259, 8.1)."""
+    return _JSON.fullmatch(content_type.strip()) is not None
+
+
+def check_length(announced: str) -> int:
+    """Return the length that a Content-Length announces, 0 for none. Raises MalformedRequest, TooLarge."""
+    if not announced:
+        return 0
+    if not (announced.isascii() and announced.isdigit()):
+        raise problems.MalformedRequest("Content-Length is not a number.")
+    if len(announced) > 18 or int(announced) > settings.BODY_LIMIT:
+        raise too_large()
+    return int(announced)
+
+
+def too_large() -> TooLarge:
+    return TooLarge(f"The body is limited to {settings.BODY_LIMIT} bytes.")
+
+
+class Headers:
+    """A request's headers; what stands twice is joined, as WSGI joins it."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._rows: list[tuple[bytes, bytes]] = list(scope["headers"])
+
+    def get(self, name: str) -> str:
+        wanted = name.encode()
+        return ",".join(value.decode("latin-1") for key, value in self._rows if key == wanted)
+
+
+async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one use of a key."""
+    headers = Headers(scope)
+    request_id = decent_id(headers.get("x-request-id"))
+    extra: dict[str, str] = {}
+    whole = False
+    try:
+        row, key = _row(scope["path"])
+        caller = await _caller(scope, headers, request_id)
+        body = await _body(headers, receive)
+        whole = True
+        status, content, media = 200, await row.aio(caller, key, body), "application/json"
+    except _Gone:
+        return
+    except Exception as error:
+        known = problems.known(error)
+        answer = problems.answer_of(known)
+        status, content = answer.status, problems.document(known, request_id)
+        media, extra = problems.MEDIA_TYPE, dict(answer.headers)
+        if not whole:
+            extra["Connection"] = "close"  # what of the body is still to come is not read
+    await _send(send, status, content, media, extra | {"X-Request-Id": request_id})
+
+
+def _row(path: str) -> tuple[Row[Any], str]:
+    found = USE_PATHS.fullmatch(path)
+    if found is None:
+        raise problems.errors.NotFound
+    key, operation = found.groups()
+    return (RANDOM, "") if operation is None else (USES[operation], reference(key))
+
+
+async def _caller(scope: Scope, headers: Headers, request_id: str) -> Caller:
+    """Return who asks: from memory, or by a thread that may wait for the database."""
+    peer = (scope.get("client") or ("",))[0]
+    source = identity.forwarded(str(peer), headers.get("x-forwarded-for"))
+    prove = partial(
+        identity.bearer, headers.get("authorization"), source=source, request_id=request_id
+    )
+    try:
+        return prove(load=False)
+    except Miss:
+        return await asyncio.get_running_loop().run_in_executor(_threads, _loading, prove)
+
+
+def _loading(prove: Callable[[], Caller]) -> Caller:
+    close_old_connections()
+    try:
+        return prove()
+    finally:
+        close_old_connections()
+
+
+async def _body(headers: Headers, receive: Receive) -> bytes:
+    """Return the whole body. Reads no more than the limit allows, and no longer than BODY_SECONDS."""
+    announced = check_length(headers.get("content-length"))
+    try:
+        body = await asyncio.wait_for(_chunks(receive), BODY_SECONDS)
+    except TimeoutError:
+        raise problems.TimedOut from None
+    if headers.get("content-length") and len(body) != announced:
+        raise problems.MalformedRequest("The body has another length than was announced.")
+    if body and not is_json(headers.get("content-type")):
+        raise problems.NotJson
+    return body
+
+
+async def _chunks(receive: Receive) -> bytes:
+    chunks = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        chunks += message.get("body", b"")
+        if len(chunks) > settings.BODY_LIMIT:
+            raise too_large()
+        if not message.get("more_body", False):
+            return bytes(chunks)
+
+
+async def _send(
+    send: Send, status: int, content: bytes, media: str, extra: dict[str, str]
+) -> None:
+    headers = [
+        (b"content-type", media.encode()),
+        (b"content-length", str(len(content)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *((name.lower().encode(), value.encode()) for name, value in extra.items()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,1 @@
+"""From bytes to checked values and back; no HTTP in here."""

@@ -1,0 +1,261 @@
+"""What the API shows of each thing, and how it looks as JSON.
+
+Times are RFC 3339 in UTC with Z, ids are UUIDs. Handles and wrapped material are shown to nobody.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from keys.lifecycle import Condition, KeyState, VersionState
+from keys.models.approval import ApprovalState
+from keys.models.job import JobKind, JobState
+from keys.models.key import ManagementModel, Origin
+
+Hex = Annotated[str, Meta(description="Hexadecimal.")]
+Moment = datetime | None
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Name(Shape):
+    """Another thing, by id and name."""
+
+    id: uuid.UUID
+    name: str
+
+
+class Version(Shape):
+    id: uuid.UUID
+    number: int
+    state: VersionState
+    condition: Condition | None
+    primary: bool
+    state_reason: str
+    created_at: datetime
+    originated_at: Moment
+    activated_at: Moment
+    protect_until: Moment
+    process_until: Moment
+    deactivated_at: Moment
+    compromised_at: Moment
+    destroy_at: Moment
+    destroyed_at: Moment
+    # Shown to people and services with a role: it tells whether two copies hold the same material.
+    check_value: Hex | UnsetType = UNSET
+
+
+class Key(Shape):
+    id: uuid.UUID
+    alias: str
+    name: str
+    description: str
+    labels: dict[str, str]
+    owner: str
+    classification: Name
+    key_store: Name
+    spec: str
+    usage: str
+    algorithm: str
+    origin: Origin
+    model: ManagementModel
+    protection: str
+    state: KeyState
+    rotation_days: int | None
+    rotate_at: Moment
+    destroy_at: Moment
+    created_at: datetime
+    primary_version: int | None
+
+
+class Job(Shape):
+    id: uuid.UUID
+    kind: JobKind
+    state: JobState
+    key: Name
+    version: int | None
+    attempts: int
+    error: str
+    reason: str
+    requested_by: Name
+    approval: uuid.UUID | None
+    created_at: datetime
+    run_after: datetime
+    finished_at: Moment
+
+
+class KeyCreation(Shape):
+    """A new key whose first version still waits for its key store."""
+
+    status: str
+    key: Key
+    job: Job
+
+
+class Classification(Shape):
+    id: uuid.UUID
+    name: str
+    title: str
+    description: str
+    allowed_specs: list[str]
+    minimum_protection: str
+    key_stores: list[str]
+    rotation_days: int
+    rotation_paused: bool
+    rotation_paused_reason: str
+    originator_days: int
+    recipient_days: int
+    quorum: dict[str, int]
+    destruction_days: int
+    suspended_decrypts: bool
+    created_at: datetime
+
+
+class KeyStore(Shape):
+    """`credentials` says where its secret is found, never the secret."""
+
+    id: uuid.UUID
+    name: str
+    title: str
+    kind: str
+    protection: str
+    settings: dict[str, Any]
+    credentials: str
+    enabled: bool
+    healthy: bool | None
+    health_detail: str
+    checked_at: Moment
+    created_at: datetime
+
+
+class Principal(Shape):
+    id: uuid.UUID
+    kind: str
+    name: str
+    role: str
+    description: str
+    active: bool
+    demo: bool
+    created_at: datetime
+
+
+class Appointed(Shape):
+    """A new person. `password` is shown this once: hand it over, nobody can see it again."""
+
+    person: Principal
+    password: str
+
+
+class Credential(Shape):
+    id: uuid.UUID
+    kind: str
+    hint: str
+    source_networks: list[str]
+    created_at: datetime
+    expires_at: Moment
+    revoked_at: Moment
+
+
+class IssuedCredential(Shape):
+    """A new credential. `token` is shown this once: only its digest is kept."""
+
+    credential: Credential
+    token: str
+
+
+class Grant(Shape):
+    id: uuid.UUID
+    application: Name
+    key: Name | None
+    classification: Name | None
+    operations: list[str]
+    context: dict[str, str]
+    source_networks: list[str]
+    not_before: Moment
+    expires_at: Moment
+    created_at: datetime
+    created_by: Name
+    revoked_at: Moment
+
+
+class Vote(Shape):
+    officer: Name
+    approve: bool
+    comment: str
+    demo: bool
+    created_at: datetime
+
+
+class Subject(Shape):
+    kind: str
+    id: str
+    name: str
+
+
+class Approval(Shape):
+    """A request that officers vote on. `digest` is the SHA-256 of all that they agree to."""
+
+    id: uuid.UUID
+    action: str
+    subject: Subject
+    parameters: dict[str, Any]
+    reason: str
+    requester: Name
+    digest: Hex
+    quorum: dict[str, int]
+    officers: list[uuid.UUID]
+    votes: list[Vote]
+    state: ApprovalState
+    state_reason: str
+    created_at: datetime
+    expires_at: datetime
+    decided_at: Moment
+    executed_at: Moment
+
+
+class PendingApproval(Shape):
+    """What was asked for now waits for officers; nothing has changed yet."""
+
+    status: str
+    detail: str
+    approval: Approval | Name
+
+
+class Entry(Shape):
+    """One entry of the audit trail. `body` is what is hashed, in canonical JSON (RFC 8785)."""
+
+    index: int
+    time: datetime
+    leaf_hash: Hex
+    body: dict[str, Any]
+
+
+class Proof(Shape):
+    """An inclusion proof (RFC 9162, 2.1.3) in the log's first `size` entries."""
+
+    size: int
+    root: Hex
+    hashes: list[Hex]
+
+
+class ProvedEntry(Entry):
+    proof: Proof
+    # The very bytes that are hashed: SHA-256(0x00 || canonical) is the leaf hash.
+    canonical: str
+
+
+class Verification(Shape):
+    """What a walk through the whole log found."""
+
+    ok: bool
+    size: int
+    root: Hex
+    first_bad_index: int | None
+    problem: str

@@ -1,0 +1,255 @@
+"""From the domain's rows to what the API shows of them (shapes)."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import UNSET
+
+from audit.models import Entry as EntryRow
+from audit.verifier import Report
+from keys import models, queries
+from keys.callers import Caller
+from keys.errors import KeyServiceError
+from keys.lifecycle import Condition, KeyState, VersionState
+from keys.models.approval import ApprovalState
+from keys.models.job import JobKind, JobState
+from keys.models.key import ManagementModel, Origin
+from keys.queries_audit import Proof as ProofValue
+from kms_console.api.rest import shapes
+from kms_console.api.rest.shapes import Name
+
+def utc(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC) if moment is not None else None
+
+
+def _at(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+def key(row: models.Key, caller: Caller) -> shapes.Key:
+    primary = next((v.number for v in row.versions.all() if v.primary), None)
+    return shapes.Key(
+        id=row.id,
+        alias=row.alias,
+        name=row.name,
+        description=row.description,
+        labels=row.labels,
+        owner=row.owner,
+        classification=Name(id=row.classification.id, name=row.classification.name),
+        key_store=Name(id=row.key_store.id, name=row.key_store.name),
+        spec=row.spec,
+        usage=row.usage,
+        algorithm=row.algorithm,
+        origin=Origin(row.origin),
+        model=ManagementModel(row.model),
+        protection=row.key_store.protection,
+        state=KeyState(row.state),
+        rotation_days=row.rotation_days,
+        rotate_at=utc(row.rotate_at),
+        destroy_at=utc(row.destroy_at),
+        created_at=_at(row.created_at),
+        primary_version=primary,
+    )
+
+
+def version(row: models.KeyVersion, caller: Caller) -> shapes.Version:
+    return shapes.Version(
+        id=row.id,
+        number=row.number,
+        state=VersionState(row.state),
+        condition=Condition(row.condition) if row.condition else None,
+        primary=row.primary,
+        state_reason=row.state_reason,
+        created_at=_at(row.created_at),
+        originated_at=utc(row.originated_at),
+        activated_at=utc(row.activated_at),
+        protect_until=utc(row.protect_until),
+        process_until=utc(row.process_until),
+        deactivated_at=utc(row.deactivated_at),
+        compromised_at=utc(row.compromised_at),
+        destroy_at=utc(row.destroy_at),
+        destroyed_at=utc(row.destroyed_at),
+        check_value=row.check_value if caller.role else UNSET,
+    )
+
+
+def job(row: models.Job, caller: Caller) -> shapes.Job:
+    return shapes.Job(
+        id=row.id,
+        kind=JobKind(row.kind),
+        state=JobState(row.state),
+        key=Name(id=row.key.id, name=row.key.alias),
+        version=row.target_version or None,
+        attempts=row.attempts,
+        error=row.error,
+        reason=row.reason,
+        requested_by=Name(id=row.requested_by.id, name=row.requested_by.name),
+        approval=row.approval_id,
+        created_at=_at(row.created_at),
+        run_after=_at(row.run_after),
+        finished_at=utc(row.finished_at),
+    )
+
+
+def classification(row: models.Classification, caller: Caller) -> shapes.Classification:
+    quorum = {}
+    if row.quorum_m is not None and row.quorum_n is not None:
+        quorum = {"m": row.quorum_m, "n": row.quorum_n}
+    return shapes.Classification(
+        id=row.id,
+        name=row.name,
+        title=row.title,
+        description=row.description,
+        allowed_specs=sorted(row.allowed_specs),
+        minimum_protection=row.minimum_protection,
+        key_stores=sorted(store.name for store in row.key_stores.all()),
+        rotation_days=row.rotation_days,
+        rotation_paused=row.rotation_paused,
+        rotation_paused_reason=row.rotation_paused_reason,
+        originator_days=row.originator_days,
+        recipient_days=row.recipient_days,
+        quorum=quorum,
+        destruction_days=row.destruction_days,
+        suspended_decrypts=row.suspended_decrypts,
+        created_at=_at(row.created_at),
+    )
+
+
+def key_store(row: models.KeyStore, caller: Caller) -> shapes.KeyStore:
+    return shapes.KeyStore(
+        id=row.id,
+        name=row.name,
+        title=row.title,
+        kind=row.kind,
+        protection=row.protection,
+        settings=row.settings,
+        credentials=row.credentials,
+        enabled=row.enabled,
+        healthy=row.healthy,
+        health_detail=row.health_detail,
+        checked_at=utc(row.checked_at),
+        created_at=_at(row.created_at),
+    )
+
+
+def principal(row: models.Principal, caller: Caller) -> shapes.Principal:
+    return shapes.Principal(
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        role=row.role,
+        description=row.description,
+        active=row.active,
+        demo=row.demo,
+        created_at=_at(row.created_at),
+    )
+
+
+def credential(row: models.Credential, caller: Caller) -> shapes.Credential:
+    return shapes.Credential(
+        id=row.id,
+        kind=row.kind,
+        hint=row.hint,
+        source_networks=row.source_networks,
+        created_at=_at(row.created_at),
+        expires_at=utc(row.expires_at),
+        revoked_at=utc(row.revoked_at),
+    )
+
+
+def grant(row: models.Grant, caller: Caller) -> shapes.Grant:
+    return shapes.Grant(
+        id=row.id,
+        application=_name(row.principal),
+        key=Name(id=row.key.id, name=row.key.alias) if row.key else None,
+        classification=(
+            Name(id=row.classification.id, name=row.classification.name)
+            if row.classification
+            else None
+        ),
+        operations=row.operations,
+        context=row.context,
+        source_networks=row.source_networks,
+        not_before=utc(row.not_before),
+        expires_at=utc(row.expires_at),
+        created_at=_at(row.created_at),
+        created_by=_name(row.created_by),
+        revoked_at=utc(row.revoked_at),
+    )
+
+
+def approval(row: models.Approval, caller: Caller) -> shapes.Approval:
+    return shapes.Approval(
+        id=row.id,
+        action=row.action,
+        subject=shapes.Subject(kind=row.subject_kind, id=row.subject_id, name=row.subject_name),
+        parameters=row.parameters,
+        reason=row.reason,
+        requester=_name(row.requester),
+        digest=row.digest,
+        quorum={"m": row.quorum_m, "n": row.quorum_n},
+        officers=[uuid.UUID(officer) for officer in row.officers],
+        votes=[
+            shapes.Vote(
+                officer=_name(vote.officer),
+                approve=vote.approve,
+                comment=vote.comment,
+                demo=vote.demo,
+                created_at=_at(vote.created_at),
+            )
+            for vote in row.votes.all()
+        ],
+        state=ApprovalState(row.state),
+        state_reason=row.state_reason,
+        created_at=_at(row.created_at),
+        expires_at=_at(row.expires_at),
+        decided_at=utc(row.decided_at),
+        executed_at=utc(row.executed_at),
+    )
+
+
+def waiting(caller: Caller, identity: str, detail: str) -> shapes.PendingApproval:
+    """Return the answer of a request that waits for officers; just its id for who can't see requests."""
+    shown: shapes.Approval | Name
+    try:
+        shown = approval(queries.find_approval(caller, identity), caller)
+    except KeyServiceError:
+        shown = Name(id=uuid.UUID(identity), name="")
+    return shapes.PendingApproval(status="pending_approval", detail=detail, approval=shown)
+
+
+def entry(row: EntryRow, caller: Caller) -> shapes.Entry:
+    return shapes.Entry(
+        index=row.index,
+        time=_at(row.at),
+        leaf_hash=bytes(row.leaf_hash).hex(),
+        body=msgspec.json.decode(bytes(row.body)),
+    )
+
+
+def proved(row: EntryRow, proof: ProofValue) -> shapes.ProvedEntry:
+    return shapes.ProvedEntry(
+        index=row.index,
+        time=_at(row.at),
+        leaf_hash=bytes(row.leaf_hash).hex(),
+        body=msgspec.json.decode(bytes(row.body)),
+        canonical=bytes(row.body).decode(),
+        proof=shapes.Proof(size=proof.size, root=proof.root, hashes=proof.hashes),
+    )
+
+
+def verification(report: Report) -> shapes.Verification:
+    return shapes.Verification(
+        ok=report.ok,
+        size=report.size,
+        root=report.root,
+        first_bad_index=report.first_bad_index,
+        problem=report.problem,
+    )
+
+
+def _name(row: models.Principal) -> Name:
+    return Name(id=row.id, name=row.name)

@@ -1,0 +1,175 @@
+"""How the console writes times, states and names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, HiddenInput
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from kms_console.web import wording
+from lucide.templatetags.lucide import _render_icon
+
+register = template.Library()
+
+
+# --- time
+
+
+@register.filter
+def relative(moment: datetime | None, now: datetime | None = None) -> str:
+    """Return a time as people say it: "in 12 days", "3 hours ago"."""
+    if moment is None:
+        return ""
+    seconds = (moment - (now or timezone.now())).total_seconds()
+    size = abs(seconds)
+    if size < 45:
+        return "now"
+    for unit, length, most in (
+        ("minute", 60, 60),
+        ("hour", 3600, 24),
+        ("day", 86400, 60),
+        ("month", 86400 * 30.44, 24),
+        ("year", 86400 * 365.25, 10**6),
+    ):
+        count = round(size / length)
+        if count < most:
+            count = max(count, 1)
+            amount = f"{count} {unit}{'' if count == 1 else 's'}"
+            return f"in {amount}" if seconds > 0 else f"{amount} ago"
+    return ""
+
+
+@register.filter
+def day(moment: datetime | None) -> str:
+    """Return a date, absolute with relative in text."""
+    return _time(moment, "{:%-d %b %Y}")
+
+
+@register.filter
+def moment(value: datetime | None) -> str:
+    """Return date and time of day (UTC), with relative in text."""
+    return _time(value, "{:%-d %b %Y, %H:%M}")
+
+
+@register.filter
+def clock(value: datetime | None) -> str:
+    """Return date and time of day (UTC) to the second, in one line."""
+    return _time(value, "{:%-d %b %Y, %H:%M:%S}", told=False)
+
+
+def _time(value: datetime | None, form: str, told: bool = True) -> str:
+    if value is None:
+        return ""
+    utc = value.astimezone(UTC)
+    parts = format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        utc.isoformat(),
+        f"{utc:%Y-%m-%d %H:%M:%S} UTC",
+        form.format(utc),
+    )
+    if not told:
+        return parts
+    return format_html('{} <span class="muted nowrap">{}</span>', parts, relative(value))
+
+
+# --- states
+
+
+@register.simple_tag
+def badge(kind: str, value: object) -> str:
+    """Return a state as colour, icon and word. `kind` is a table of kms_console.web.wording."""
+    return _badge(*wording.state(kind, str(value)))
+
+
+@register.simple_tag
+def mark(tone: str, icon: str, word: str) -> str:
+    """Return a badge of any words."""
+    return _badge(tone, icon, word)
+
+
+def _badge(tone: str, icon: str, word: str) -> SafeString:
+    return format_html(
+        '<span class="badge {}">{}{}</span>',
+        tone,
+        SafeString(_render_icon(icon, 14, aria_hidden="true", class_="icon").replace("class-=", "class=")),
+        word,
+    )
+
+
+@register.simple_tag
+def icon(name: str, size: int = 18, tone: str = "") -> str:
+    """Return an icon that says nothing that the words beside it don't say."""
+    svg = _render_icon(str(name), size, **{"aria-hidden": "true", "class": f"icon {tone}".strip()})
+    return SafeString(svg)
+
+
+# --- words
+
+
+@register.filter
+def label(value: object, kind: str) -> str:
+    """Return the plain English for a code: `{{ key.spec|label:"spec" }}`."""
+    return wording.label(kind, str(value))
+
+
+@register.filter
+def days(count: int | None) -> str:
+    """Return a number of days as text."""
+    if count is None:
+        return ""
+    return f"{count} day{'' if count == 1 else 's'}"
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """Return a value of JSON as people read it."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    if isinstance(value, Mapping | list):
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    return str(value)
+
+
+@register.filter
+def short(value: str, length: int = 12) -> str:
+    """Return the beginning of a long id or digest."""
+    return value if len(value) <= length else value[:length] + "…"
+
+
+# --- forms
+
+
+@register.inclusion_tag("parts/field.html")
+def field(bound: BoundField, **options: Any) -> dict[str, Any]:
+    """Render one field: label, input, help, errors."""
+    widget = bound.field.widget
+    return {
+        "field": bound,
+        "checkbox": isinstance(widget, CheckboxInput),
+        "group": isinstance(widget, CheckboxSelectMultiple) or hasattr(widget, "use_fieldset") and widget.use_fieldset,
+        "hidden": isinstance(widget, HiddenInput),
+        "hint": options.get("hint", True),
+    }
+
+
+@register.simple_tag(takes_context=True)
+def query(context: template.Context, **changes: object) -> str:
+    """Return the present query string with some values changed; an empty value drops its name."""
+    values = context["request"].GET.copy()
+    for name, value in changes.items():
+        values.pop(name, None)
+        if value not in ("", None):
+            values[name] = str(value)
+    text = values.urlencode()
+    return f"?{text}" if text else "?"

@@ -1,0 +1,198 @@
+"""What can be done to a key or a version, in words: one row a verb.
+
+The same sentences stand on the confirmation page and on the request that officers vote on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keys import administration as a
+from keys.actions import Action
+from keys.callers import Caller
+from keys.lifecycle import VERSION_EDGES, Condition, KeyState, VersionState
+from keys.models import Key, KeyVersion
+from kms_console.web.forms import DestroyForm, HouseForm, ReasonForm
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A button: the action behind it, its words, and the form that asks why."""
+
+    name: str
+    action: Action
+    label: str
+    icon: str
+    danger: bool = False
+    form: type[HouseForm] = ReasonForm
+    done: str = "Done."
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVerb:
+    verb: Verb
+    states: frozenset[KeyState]
+    explanation: str
+    do: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionVerb:
+    verb: Verb
+    to: VersionState | None  # None: it only takes a scheduled destruction back
+    explanation: str
+
+
+_K, _V = KeyState, VersionState
+
+KEY_VERBS: dict[str, KeyVerb] = {
+    row.verb.name: row
+    for row in (
+        KeyVerb(
+            Verb("rotate", Action.ROTATE_KEY, "Rotate now", "rotate-cw", done="The key is rotated."),
+            frozenset({_K.ENABLED}),
+            "A new version is made and takes over at once. What the present version protected can "
+            "still be decrypted and verified until its period ends.",
+            a.rotate_key,
+        ),
+        KeyVerb(
+            Verb("disable", Action.DISABLE_KEY, "Disable", "ban", danger=True, done="The key is disabled."),
+            frozenset({_K.ENABLED}),
+            "Every use of the key stops at once, for everybody: applications can neither encrypt nor "
+            "decrypt with it until it is enabled again. No version changes its state.",
+            a.disable_key,
+        ),
+        KeyVerb(
+            Verb("enable", Action.ENABLE_KEY, "Enable", "play", done="The key is enabled."),
+            frozenset({_K.DISABLED}),
+            "Applications that have a grant can use the key again, from the next request on.",
+            a.enable_key,
+        ),
+        KeyVerb(
+            Verb(
+                "cancel-destruction",
+                Action.CANCEL_DESTRUCTION,
+                "Cancel the destruction",
+                "undo-2",
+                done="The key is kept. It is disabled; enable it where it should be used again.",
+            ),
+            frozenset({_K.PENDING_DESTRUCTION}),
+            "The key is kept and returns as disabled. Enable it afterwards where it should be used again.",
+            a.cancel_destruction,
+        ),
+        KeyVerb(
+            Verb(
+                "destroy",
+                Action.SCHEDULE_DESTRUCTION,
+                "Schedule destruction",
+                "trash-2",
+                danger=True,
+                form=DestroyForm,
+                done="The key's destruction is scheduled. It can be cancelled until then.",
+            ),
+            frozenset({_K.ENABLED, _K.DISABLED, _K.PENDING_IMPORT}),
+            "The key stops at once. When the waiting time is over, every version's material is destroyed, "
+            "and whatever it still protects is lost for ever. Until then this can be cancelled.",
+            a.schedule_destruction,
+        ),
+    )
+}
+
+VERSION_VERBS: dict[str, VersionVerb] = {
+    row.verb.name: row
+    for row in (
+        VersionVerb(
+            Verb("activate", Action.ACTIVATE_VERSION, "Activate", "play", done="The version is active."),
+            _V.ACTIVE,
+            "This version takes over: it protects everything new. The version that serves now is "
+            "deactivated; it still decrypts and verifies.",
+        ),
+        VersionVerb(
+            Verb("resume", Action.ACTIVATE_VERSION, "Resume", "play", done="The version is active again."),
+            _V.ACTIVE,
+            "The version can be used again as before it was suspended.",
+        ),
+        VersionVerb(
+            Verb("suspend", Action.SUSPEND_VERSION, "Suspend", "pause", danger=True, done="The version is suspended."),
+            _V.SUSPENDED,
+            "Every use of this version stops until it is resumed. Decrypting and verifying stop too, "
+            "unless the classification lets suspended versions go on with that.",
+        ),
+        VersionVerb(
+            Verb("deactivate", Action.DEACTIVATE_VERSION, "Deactivate", "circle-slash", danger=True, done="The version is deactivated."),
+            _V.DEACTIVATED,
+            "This version protects nothing new any more. It still decrypts and verifies. There is no "
+            "way back: where it is the primary one, the key can protect nothing until it is rotated.",
+        ),
+        VersionVerb(
+            Verb("revoke", Action.REVOKE_VERSION, "Mark as compromised", "octagon-alert", danger=True, done="The version is marked as compromised."),
+            _V.COMPROMISED,
+            "The material is no longer trusted. This version stops for every use, decrypting included, "
+            "and there is no way back. Rotate the key, and protect the data anew.",
+        ),
+        VersionVerb(
+            Verb("destroy", Action.DESTROY_VERSION, "Schedule destruction", "trash-2", danger=True, form=DestroyForm, done="The version's destruction is scheduled."),
+            _V.DESTROYED,
+            "When the waiting time is over this version's material is destroyed, and what only it can "
+            "decrypt is lost for ever. Until then this can be cancelled.",
+        ),
+        VersionVerb(
+            Verb("cancel-destruction", Action.CANCEL_VERSION_DESTRUCTION, "Cancel the destruction", "undo-2", done="The version is kept."),
+            None,
+            "The version is kept, in the state that it has.",
+        ),
+    )
+}  # fmt: skip
+
+_BY_EDGE: dict[tuple[VersionState, VersionState], str] = {
+    (_V.PRE_ACTIVE, _V.ACTIVE): "activate",
+    (_V.SUSPENDED, _V.ACTIVE): "resume",
+}
+_BY_TARGET = {
+    _V.SUSPENDED: "suspend",
+    _V.DEACTIVATED: "deactivate",
+    _V.COMPROMISED: "revoke",
+    _V.DESTROYED: "destroy",
+    _V.DESTROYED_COMPROMISED: "destroy",
+}
+_ORDER = list(VERSION_VERBS)
+
+
+def for_key(caller: Caller, key: Key) -> list[Verb]:
+    """Return what this person can be offered for a key in its state."""
+    state = KeyState(key.state)
+    return [
+        row.verb
+        for row in KEY_VERBS.values()
+        if state in row.states and caller.role in row.verb.action.row.roles
+    ]
+
+
+def for_version(caller: Caller, key: Key, version: KeyVersion) -> list[Verb]:
+    """Return what this person can be offered for a version: the legal edges of its state."""
+    if version.condition == Condition.CREATING or key.state == KeyState.DESTROYED:
+        return []
+    state = VersionState(version.state)
+    names = {edge_verb(state, to) for to in VERSION_EDGES[state]}
+    if state == VersionState.DESTROYED:
+        names = set()  # a late compromise of what is gone: the API records that
+    if version.condition == Condition.PENDING_DESTRUCTION:
+        names = (names - {"destroy"}) | {"cancel-destruction"}
+    rows = [VERSION_VERBS[name].verb for name in _ORDER if name in names]
+    return [verb for verb in rows if caller.role in verb.action.row.roles]
+
+
+def edge_verb(state: VersionState, to: VersionState) -> str:
+    """Return the verb that walks an edge of the version table."""
+    return _BY_EDGE.get((state, to)) or _BY_TARGET.get(to, "activate")
+
+
+def target_state(verb: str, version: KeyVersion) -> VersionState:
+    """Return where a verb leads from a version's present state."""
+    if verb == "destroy" and version.state == VersionState.COMPROMISED:
+        return VersionState.DESTROYED_COMPROMISED
+    to = VERSION_VERBS[verb].to
+    assert to is not None
+    return to

@@ -1,0 +1,208 @@
+"""Plain English for codes: states with tone and icon, labels, and what a request would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keys.actions import Action
+from keys.algorithms import ALGORITHMS, SPECS, Usage
+from keys.backends import registry
+from keys.lifecycle import Condition, KeyState, VersionState
+from keys.models.approval import ApprovalState
+from keys.models.job import JobKind, JobState
+from keys.models.key import ManagementModel, Origin
+
+# kind -> value -> (tone, icon, word)
+_STATES: dict[str, dict[str, tuple[str, str, str]]] = {
+    "key": {
+        KeyState.PENDING_IMPORT: ("note", "upload", "Waiting for import"),
+        KeyState.ENABLED: ("ok", "circle-check", "Enabled"),
+        KeyState.DISABLED: ("", "ban", "Disabled"),
+        KeyState.PENDING_DESTRUCTION: ("warn", "hourglass", "Pending destruction"),
+        KeyState.DESTROYED: ("", "trash-2", "Destroyed"),
+    },
+    "version": {
+        VersionState.PRE_ACTIVE: ("note", "circle-dashed", "Pre-active"),
+        VersionState.ACTIVE: ("ok", "circle-check", "Active"),
+        VersionState.SUSPENDED: ("warn", "circle-pause", "Suspended"),
+        VersionState.DEACTIVATED: ("", "circle-slash", "Deactivated"),
+        VersionState.COMPROMISED: ("bad", "octagon-alert", "Compromised"),
+        VersionState.DESTROYED: ("", "trash-2", "Destroyed"),
+        VersionState.DESTROYED_COMPROMISED: ("bad", "trash-2", "Destroyed, compromised"),
+    },
+    "condition": {
+        Condition.CREATING: ("note", "hourglass", "Being created"),
+        Condition.PENDING_DESTRUCTION: ("warn", "hourglass", "Pending destruction"),
+        Condition.UNAVAILABLE: ("bad", "circle-alert", "Material unavailable"),
+    },
+    "approval": {
+        ApprovalState.OPEN: ("note", "hourglass", "Waiting for votes"),
+        ApprovalState.APPROVED: ("ok", "check", "Approved"),
+        ApprovalState.REJECTED: ("bad", "circle-x", "Rejected"),
+        ApprovalState.WITHDRAWN: ("", "undo-2", "Withdrawn"),
+        ApprovalState.EXPIRED: ("", "clock", "Expired"),
+        ApprovalState.VOID: ("warn", "circle-slash", "Void"),
+        ApprovalState.EXECUTED: ("ok", "check-check", "Carried out"),
+        ApprovalState.FAILED: ("bad", "circle-alert", "Failed"),
+    },
+    "job": {
+        JobState.PENDING: ("note", "clock", "Waiting"),
+        JobState.RUNNING: ("note", "rotate-cw", "Running"),
+        JobState.SUCCEEDED: ("ok", "circle-check", "Done"),
+        JobState.FAILED: ("bad", "circle-x", "Failed"),
+        JobState.CANCELLED: ("", "circle-slash", "Cancelled"),
+    },
+    "outcome": {
+        "success": ("ok", "circle-check", "Done"),
+        "denied": ("bad", "ban", "Denied"),
+        "failed": ("bad", "circle-x", "Failed"),
+        "started": ("note", "play", "Started"),
+        "pending": ("warn", "hourglass", "Waits for votes"),
+    },
+    "vote": {
+        "True": ("ok", "check", "Approved"),
+        "False": ("bad", "circle-x", "Rejected"),
+    },
+    "account": {
+        "True": ("ok", "circle-check", "Active"),
+        "False": ("", "ban", "Closed"),
+    },
+    "store": {
+        "True": ("ok", "circle-check", "Working"),
+        "False": ("bad", "circle-x", "Not reachable"),
+        "None": ("", "clock", "Not checked yet"),
+        "off": ("", "power", "Switched off"),
+    },
+    "protection": {
+        "software": ("", "file-text", "Software"),
+        "hsm": ("ok", "shield-check", "HSM"),
+    },
+}
+
+_DOORS = {"console": "Console", "rest": "API", "command": "Command line", "schedule": "Scheduler"}
+_METHODS = {
+    "session": "signed in",
+    "bearer": "bearer token",
+    "command": "command on the host",
+    "schedule": "the scheduler",
+    "none": "nothing",
+}
+_OBJECTS = {
+    "key": "Key",
+    "classification": "Classification",
+    "key_store": "Key store",
+    "principal": "Account",
+    "credential": "Credential",
+    "grant": "Grant",
+    "approval": "Request",
+    "job": "Job",
+    "house": "Console",
+    "log": "Audit trail",
+    "door": "Door",
+    "entry": "Entry",
+}
+_PARAMETERS = {
+    "activate": "New version takes over at once",
+    "number": "Version",
+    "to": "New state",
+    "days": "Waits (days)",
+    "check_value": "Check value of the material",
+    "originated_at": "Material was made",
+    "operations": "Operations",
+    "context": "Required context",
+    "not_before": "Not before",
+    "expires_at": "Until",
+    "source_networks": "From networks",
+    "quorum": "Quorum",
+    "username": "User name",
+    "name": "Name",
+    "title": "Title",
+    "description": "Description",
+    "allowed_specs": "Key types",
+    "key_stores": "Key stores",
+    "minimum_protection": "Protection at least",
+    "rotation_days": "Rotation period (days)",
+    "originator_days": "Protects for (days)",
+    "recipient_days": "Usable for (days)",
+    "destruction_days": "Destruction waits (days)",
+    "suspended_decrypts": "Suspended versions decrypt",
+    "quorum_m": "Officers who must agree",
+    "quorum_n": "Officers there must be",
+    "rotation_paused": "Rotation paused",
+    "key": "Key",
+    "classification": "Classification",
+}
+
+
+def state(kind: str, value: str) -> tuple[str, str, str]:
+    """Return tone, icon and word of a state; an unknown one is shown as it is."""
+    return _STATES[kind].get(value, ("", "circle-dashed", value or "unknown"))
+
+
+def label(kind: str, value: str) -> str:
+    """Return the plain English for a code of a vocabulary, or the code itself."""
+    found = _LABELS[kind](value)
+    return found or value
+
+
+def _action(value: str) -> str:
+    if value == "authenticate":
+        return "Sign-in or token refused"
+    return Action(value).label if value in Action._value2member_map_ else ""
+
+
+_LABELS: dict[str, Any] = {
+    "spec": lambda value: SPECS[value].label if value in SPECS else "",
+    "algorithm": lambda value: ALGORITHMS[value].label if value in ALGORITHMS else "",
+    "usage": lambda value: Usage(value).label if value in Usage._value2member_map_ else "",
+    "action": _action,
+    "origin": lambda value: Origin(value).label if value in Origin.values else "",
+    "model": lambda value: ManagementModel(value).label if value in ManagementModel.values else "",
+    "job": lambda value: JobKind(value).label if value in JobKind.values else "",
+    "door": _DOORS.get,
+    "method": _METHODS.get,
+    "object": _OBJECTS.get,
+    "parameter": _PARAMETERS.get,
+    "kind": lambda value: registry.KINDS[value].label if value in registry.KINDS else "",
+    "version_state": lambda value: state("version", value)[2],
+    "key_state": lambda value: state("key", value)[2],
+    "role": lambda value: {"administrator": "Administrator", "officer": "Security officer", "auditor": "Auditor", "scheduler": "Scheduler", "operator": "Operator"}.get(value, value),
+}  # fmt: skip
+
+
+def consequence(action: str, parameters: Mapping[str, Any], subject: str) -> str:
+    """Return in one or two sentences what will happen once a request is approved."""
+    from kms_console.web.verbs import KEY_VERBS, VERSION_VERBS
+
+    number = parameters.get("number")
+    version_verb = _VERSION_ACTIONS.get(action)
+    if version_verb:
+        return f"Version {number} of the key {subject}. {VERSION_VERBS[version_verb].explanation}"
+    for row in KEY_VERBS.values():
+        if row.verb.action.value == action:
+            return row.explanation
+    return _CONSEQUENCES.get(action, "").format(subject=subject)
+
+
+_VERSION_ACTIONS = {
+    "activate_version": "activate",
+    "suspend_version": "suspend",
+    "deactivate_version": "deactivate",
+    "revoke_version": "revoke",
+    "destroy_version": "destroy",
+    "cancel_version_destruction": "cancel-destruction",
+}
+_CONSEQUENCES = {
+    "import_key": "The key {subject} may take exactly the material that has this check value. Who asked "
+    "then gives it once more; it was not kept.",
+    "update_classification": "The classification {subject} changes as listed. Its keys keep their "
+    "material; rotation follows the new period at once.",
+    "pause_rotation": "Scheduled rotation stops for every key of {subject} until somebody resumes it. "
+    "Keys stay due, and can be rotated by hand.",
+    "create_grant": "{subject} may use what is listed, from the moment this is carried out.",
+    "appoint_officer": "A new security officer joins. Who asked then repeats the appointment and hands "
+    "over the first password.",
+    "dismiss_officer": "{subject} is no longer an officer; the account is closed. Requests that listed "
+    "this officer become void.",
+}
