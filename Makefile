@@ -8,6 +8,9 @@ export PORT DATA
 
 BIN = $(VENV)/bin
 
+# Settings make secrets and folders where they are loaded: for checks and tests not those of `run`.
+APART = KMS_DATA="$(CURDIR)/build/data" KMS_ROOT_KEY_PATH="$(CURDIR)/build/root-key"
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-exhaustive check lock clean
 
@@ -24,20 +27,17 @@ run: $(VENV)/.runtime ## start all of it with the worked example (PORT, DATA; Ct
 	@exec $(BIN)/python manage.py up --demo --port "$$PORT" --data "$$DATA"
 
 test: $(VENV)/.development ## run the tests (ARGS='-k word')
-	@exec $(BIN)/python -m pytest -m "not exhaustive" $(ARGS)
+	@exec env $(APART) $(BIN)/python -m pytest -m "not exhaustive" $(ARGS)
 
 test-exhaustive: $(VENV)/.development ## run every test, those that take long too
-	@exec $(BIN)/python -m pytest $(ARGS)
-
-# Settings make their own secrets and folders where they are loaded: not those of `make run`.
-ELSEWHERE = KMS_DATA="$(CURDIR)/build/check" KMS_ROOT_KEY_PATH="$(CURDIR)/build/check-root-key"
+	@exec env $(APART) $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, migrations, deployment checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(ELSEWHERE) $(BIN)/mypy
-	$(ELSEWHERE) $(BIN)/python manage.py makemigrations --check --dry-run
-	$(ELSEWHERE) TLS=yes $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(APART) $(BIN)/mypy
+	$(APART) $(BIN)/python manage.py makemigrations --check --dry-run
+	$(APART) TLS=yes $(BIN)/python manage.py check --deploy --fail-level WARNING
 
 lock: $(VENV)/.development ## resolve the dependencies anew and pin them with their hashes
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) pyproject.toml -o requirements.lock

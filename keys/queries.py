@@ -87,6 +87,15 @@ def find_key(caller: Caller, reference: str) -> Key:
     return key
 
 
+def list_versions(caller: Caller, reference: str, *, after: str = "", limit: int = PAGE) -> Page:
+    """Return a key's versions, newest first, beginning after the version of the number `after`."""
+    rows = find_key(caller, reference).versions.order_by("-number")
+    if after:
+        rows = rows.filter(number__lt=int(after))
+    found = list(rows[: limit + 1])
+    return Page(found[:limit], str(found[limit - 1].number) if len(found) > limit else "")
+
+
 def visible_keys(standing: Standing) -> QuerySet[Key]:
     """Return every key for a role that sees keys, else those that the principal's grants name."""
     if standing.role in Action.READ_KEYS.row.roles:
@@ -343,14 +352,21 @@ def heartbeats() -> dict[str, datetime]:
 def check_key_stores() -> None:
     """Ask every enabled store how it is, and write it down for /readyz and the console."""
     for store in KeyStore.objects.filter(enabled=True):
-        try:
-            health = stores.backend(stores.facts(store)).health()
-            ok, detail = health.ok, health.detail
-        except (KeyServiceError, Unavailable) as error:
-            ok, detail = False, error.detail
-        KeyStore.objects.filter(pk=store.pk).update(
-            checked_at=clock.now(), healthy=ok, health_detail=detail[:500]
-        )
+        check_key_store(store)
+
+
+def check_key_store(store: KeyStore) -> KeyStore:
+    """Ask one store how it is, write it down, and return it as it stands then."""
+    try:
+        health = stores.backend(stores.facts(store)).health()
+        ok, detail = health.ok, health.detail
+    except (KeyServiceError, Unavailable) as error:
+        ok, detail = False, error.detail
+    KeyStore.objects.filter(pk=store.pk).update(
+        checked_at=clock.now(), healthy=ok, health_detail=detail[:500]
+    )
+    store.refresh_from_db()
+    return store
 
 
 def key_store_health() -> list[tuple[str, bool | None, str]]:

@@ -12,7 +12,12 @@ from keys.administration.access import (
     revoke_credential,
     revoke_grant,
 )
-from keys.administration.house import create_key_store, set_up, update_key_store
+from keys.administration.house import (
+    check_key_store,
+    create_key_store,
+    set_up,
+    update_key_store,
+)
 from keys.administration.keys import (
     cancel_destruction,
     create_key,
@@ -43,6 +48,7 @@ __all__ = [
     "cancel_destruction",
     "cancel_version_destruction",
     "change_password",
+    "check_key_store",
     "create_application",
     "create_classification",
     "create_grant",

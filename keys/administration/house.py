@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from audit.events import Subject
-from keys import gate, names, parameters, targets
+from keys import gate, names, parameters, queries, targets
 from keys.actions import Action
 from keys.administration.people import PEOPLE, add_person
 from keys.backends import registry
@@ -123,4 +123,12 @@ def update_key_store(
         row.enabled = parameters.yes_or_no(enabled, "enabled")
     row.save()
     change.touch("key_store", row.id)
+    return row
+
+
+@gate.change(Action.CHECK_KEY_STORE, on=targets.key_store)
+def check_key_store(change: Change[KeyStore], *, reason: str = "") -> KeyStore:
+    """Ask a key store how it is now, and return it with the answer. That somebody asked is recorded."""
+    row = change.row
+    change.after(lambda: queries.check_key_store(row))
     return row

@@ -160,9 +160,7 @@ def reschedule(classification: Classification) -> None:
     for days in keys.order_by().values_list("rotation_days", flat=True).distinct():
         period = timedelta(days=min(filter(None, [days, classification.rotation_days])))
         due = ExpressionWrapper(Subquery(origin) + period, output_field=DateTimeField())
-        keys.filter(rotation_days=days).annotate(due=due).update(
-            rotate_at=F("due")
-        )
+        keys.filter(rotation_days=days).annotate(due=due).update(rotate_at=F("due"))
 
 
 def _assign(row: Classification, changes: dict[str, Any]) -> None:

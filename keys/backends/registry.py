@@ -73,11 +73,20 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def backend_class(kind: str) -> type[Backend]:
-    """Import and return a kind's class. Raises Unsupported for an unknown kind."""
+    """Import and return a kind's class.
+
+    Raises Unsupported for an unknown kind, BackendUnavailable where its library isn't installed.
+    """
     if kind not in KINDS:
         raise Unsupported(f"There is no kind of key store {kind!r}; there are {', '.join(KINDS)}.")
     module, _, name = KINDS[kind].path.rpartition(".")
-    return cast("type[Backend]", getattr(importlib.import_module(module), name))
+    try:
+        return cast("type[Backend]", getattr(importlib.import_module(module), name))
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Key stores of the kind {KINDS[kind].label!r} need the package {error.name}, "
+            "which is not installed."
+        ) from None
 
 
 def check_settings(kind: str, settings: Mapping[str, Any], credentials_reference: str) -> None:

@@ -105,8 +105,8 @@ class Changer(Generic[S, P, R]):
         Raises PendingApproval where officers must agree first, and the other errors of keys.errors;
         whatever is raised has left an entry, LogUnavailable excepted.
         """
-        arguments = self._arguments(kwargs)
-        action = self._action if isinstance(self._action, Action) else self._action(arguments)
+        arguments = self._arguments(caller, reference, kwargs)
+        action = self._action_of(arguments)
         try:
             standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
             change = self._admit(caller, standing, action, reference, arguments)
@@ -121,13 +121,22 @@ class Changer(Generic[S, P, R]):
         except DatabaseError:
             raise Unavailable("The database can't be reached now.") from None
 
-    def _arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _action_of(self, arguments: dict[str, Any]) -> Action:
+        return self._action if isinstance(self._action, Action) else self._action(arguments)
+
+    def _arguments(self, caller: Caller, reference: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
             bound = self._signature.bind(None, **kwargs)
         except TypeError as error:
+            action, subject = self._action_of(kwargs), self._missed(reference)
+            record.wait(record.event(caller, action, subject, Outcome.FAILED, reason=Invalid.code))
             raise Invalid(f"Wrong parameters: {error}.") from None
         bound.apply_defaults()
         return dict(list(bound.arguments.items())[1:])
+
+    def _missed(self, reference: str) -> Subject:
+        """Return the subject of an entry about something that nobody looked for, or found."""
+        return Subject(self._resolve.__name__, record.printable(reference))
 
     def _admit(
         self,
@@ -141,7 +150,7 @@ class Changer(Generic[S, P, R]):
         try:
             target = self._resolve(reference, arguments)
         except NotFound as error:
-            subject = Subject(_kind(action), record.printable(reference))
+            subject = self._missed(reference)
             record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
             raise error from None
         now = clock.now()
@@ -366,10 +375,6 @@ def _check_plain(arguments: dict[str, Any]) -> None:
 
 def _number(arguments: dict[str, Any]) -> int | None:
     number = arguments.get("number")
-    whole = isinstance(number, int) and not isinstance(number, bool)
-    return number if whole and 0 < number < 2**31 else None
-
-
-def _kind(action: Action) -> str:
-    """Return what an action is about, by the last word of its name, for a subject nobody found."""
-    return action.value.rsplit("_", 1)[-1]
+    if isinstance(number, bool) or not isinstance(number, int):
+        return None
+    return number if 0 < number < 2**31 else None

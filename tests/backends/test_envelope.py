@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from keys.algorithms import ALGORITHMS, Usage
 from keys.errors import CannotDecrypt, Invalid
 from keys.xaes import Xaes
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 KEY_ID = uuid.UUID("0123456789abcdef0123456789abcdef")
 HEADER = envelope.seal_header("XAES_256_GCM", KEY_ID, 7)
 ENCRYPTING = [row.name for row in ALGORITHMS.values() if row.usage is Usage.ENCRYPT_DECRYPT]
@@ -36,6 +38,18 @@ def test_the_context_is_the_documented_bytes() -> None:
     aad = envelope.associated_data(HEADER, {"ward": "7", "é": ""})
     pairs = bytes.fromhex("00000004 77617264 00000001 37 00000002 c3a9 00000000".replace(" ", ""))
     assert aad == HEADER + bytes.fromhex("00000002") + pairs
+
+
+def test_the_example_in_the_documentation_is_what_we_make() -> None:
+    context = {"ward": "7", "patient": "Ä-12"}
+    aad = envelope.associated_data(HEADER, context)
+    nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
+    body = nonce + Xaes(bytes(range(32))).seal(nonce, b"dose: 5 mg", aad)
+    text = (ROOT / "docs" / "ciphertext.md").read_text(encoding="utf-8")
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    assert f"header {HEADER.hex()}" in lines
+    assert f"associated data {aad.hex()}" in lines
+    assert f"ciphertext {(HEADER + body).hex()}" in lines
 
 
 @given(headers, st.binary(min_size=1, max_size=64))

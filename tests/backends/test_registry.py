@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,13 @@ def test_an_unknown_kind_or_wrong_settings_are_refused(softhsm: Token) -> None:
         registry.check_settings("pkcs11", softhsm.settings, "")
     registry.check_settings("pkcs11", softhsm.settings, "env:PIN_NOT_SET_YET")
     registry.check_settings("software", {}, "")
+
+
+def test_a_kind_whose_library_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = replace(registry.KINDS["software"], path="a_vendors_library.backend.Theirs")
+    monkeypatch.setattr(registry, "KINDS", {"software": elsewhere})
+    with pytest.raises(BackendUnavailable, match="a_vendors_library"):
+        registry.backend_for(STORE, "software", {}, "")
 
 
 def test_a_credential_comes_from_the_environment_or_a_file(

@@ -13,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.test.utils import override_settings
 
+from audit.models import Entry
 from audit.writer import close_appender
 from keys import snapshot
 from keys.callers import Caller, Door, Kind, Method, Role
@@ -29,6 +30,8 @@ class Folder:
     path: Path
     database: Database
     written: list[str] = field(default_factory=list)
+    # How many entries the log had when the folder was handed to the test.
+    entries: int = 0
 
     @property
     def secrets(self) -> Path:
@@ -96,4 +99,5 @@ def demo(
         for folder in furnished(base / "data", made, broker_place):
             folder.run("prepare")
             folder.run("load_demo")
+            folder.entries = Entry.objects.count()
             yield folder

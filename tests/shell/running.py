@@ -33,7 +33,8 @@ def free_port() -> int:
 
 def up_environment() -> dict[str, str]:
     """Return this process's environment without what names another data folder or server."""
-    foreign = {"KMS_DATA", "DATABASE_URL", "MATERIAL_DATABASE_URL", "REDIS_URL", "KMS_ROOT_KEY"}
+    foreign = {"KMS_DATA", "DATABASE_URL", "MATERIAL_DATABASE_URL", "REDIS_URL"}
+    foreign |= {"KMS_ROOT_KEY", "KMS_ROOT_KEY_PATH"}
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     return {**kept, "KMS_SWEEP_SECONDS": "1", "PYTHONUNBUFFERED": "1"}
 

@@ -166,9 +166,7 @@ async def _chunks(receive: Receive) -> bytes:
             return bytes(chunks)
 
 
-async def _send(
-    send: Send, status: int, content: bytes, media: str, extra: dict[str, str]
-) -> None:
+async def _send(send: Send, status: int, content: bytes, media: str, extra: dict[str, str]) -> None:
     headers = [
         (b"content-type", media.encode()),
         (b"content-length", str(len(content)).encode()),

@@ -8,11 +8,11 @@ from django.middleware.csrf import CsrfViewMiddleware
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from keys.callers import Caller, Door
 from kms_console import identity
-from kms_console.api.rest.problems import Forged
+from kms_console.api.rest.asgi import is_json
+from kms_console.api.rest.problems import Forged, NotJson
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -49,8 +49,16 @@ class ConsoleSessionAuthentication(BaseAuthentication):
         if caller is None:
             return None
         if request.method not in SAFE:
+            _check_type(request)
             _check_csrf(request)
         return caller, None
+
+
+def _check_type(request: Request) -> None:
+    """Raise NotJson for forms before anything reads one: the check below would look for its token there."""
+    announced = request.META.get("CONTENT_TYPE", "")
+    if announced and not is_json(announced):
+        raise NotJson
 
 
 def _check_csrf(request: Request) -> None:
@@ -64,7 +72,7 @@ def _check_csrf(request: Request) -> None:
 class HasCaller(BasePermission):
     """Nobody is anonymous. What a caller may do is for the gate to decide, not for a door."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.user, Caller):
             identity.refuse(identity.source_of(request.META), Door.REST, "no_token")
         return True

@@ -18,8 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 JSON = "application/json"
 COMPONENTS = "#/components/schemas/{name}"
 
-# Every struct that the document speaks of.
+# Every struct that the document speaks of, and every closed vocabulary that they name.
 _structs: dict[str, Any] = {}
+_vocabularies: dict[str, Any] = {}
 
 PATHS = {
     "key": "The key's id or alias.",
@@ -167,10 +168,8 @@ def _component(kind: Any) -> dict[str, Any]:
 
 def components() -> dict[str, Any]:
     """Return the schema of every struct that an operation names, and of those that they name."""
-    _, found = msgspec.json.schema_components(
-        list(_structs.values()), ref_template=COMPONENTS
-    )
-    return {name: openapi(schema) for name, schema in found.items()}
+    _, found = msgspec.json.schema_components(list(_structs.values()), ref_template=COMPONENTS)
+    return {name: openapi(schema) for name, schema in found.items()} | _vocabularies
 
 
 def openapi(schema: Any) -> Any:
@@ -182,6 +181,10 @@ def openapi(schema: Any) -> Any:
     found = {name: openapi(value) for name, value in schema.items() if name != "examples"}
     if found.pop("contentEncoding", "") == "base64":
         found["format"] = "byte"
+    if "enum" in found and "title" in found:  # a vocabulary of ours: one component, many references
+        name = found["title"]
+        _vocabularies[name] = {"type": "string", "enum": found["enum"]}
+        return {"$ref": COMPONENTS.format(name=name)}
     if "enum" in found and "type" not in found:
         found["type"] = "string"
     choices = found.get("anyOf")

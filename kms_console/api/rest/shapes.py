@@ -6,19 +6,38 @@ Times are RFC 3339 in UTC with Z, ids are UUIDs. Handles and wrapped material ar
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from keys.lifecycle import Condition, KeyState, VersionState
-from keys.models.approval import ApprovalState
-from keys.models.job import JobKind, JobState
-from keys.models.key import ManagementModel, Origin
+from keys import lifecycle
+from keys.algorithms import Usage
+from keys.models import approval, job
+from keys.models import key as keys
 
 Hex = Annotated[str, Meta(description="Hexadecimal.")]
 Moment = datetime | None
+
+
+def one_of(choices: Iterable[str], name: str) -> Meta:
+    """Return the constraint of a closed vocabulary, and its name in the document."""
+    words = [str(choice) for choice in choices]
+    told = {"title": name, "enum": words}
+    return Meta(pattern=f"^(?:{'|'.join(words)})$", extra_json_schema=told)
+
+
+KeyState = Annotated[str, one_of(lifecycle.KeyState.values, "KeyState")]
+VersionState = Annotated[str, one_of(lifecycle.VersionState.values, "VersionState")]
+Condition = Annotated[str, one_of(lifecycle.Condition.values, "Condition")]
+Origin = Annotated[str, one_of(keys.Origin.values, "Origin")]
+ManagementModel = Annotated[str, one_of(keys.ManagementModel.values, "ManagementModel")]
+ApprovalState = Annotated[str, one_of(approval.ApprovalState.values, "ApprovalState")]
+JobKind = Annotated[str, one_of(job.JobKind.values, "JobKind")]
+JobState = Annotated[str, one_of(job.JobState.values, "JobState")]
+KeyUsage = Annotated[str, one_of([usage.value for usage in Usage], "KeyUsage")]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +81,7 @@ class Key(Shape):
     classification: Name
     key_store: Name
     spec: str
-    usage: str
+    usage: KeyUsage
     algorithm: str
     origin: Origin
     model: ManagementModel
@@ -221,11 +240,15 @@ class Approval(Shape):
 
 
 class PendingApproval(Shape):
-    """What was asked for now waits for officers; nothing has changed yet."""
+    """What was asked for now waits for officers; nothing has changed yet.
+
+    `approval` is null for callers who can't see requests.
+    """
 
     status: str
     detail: str
-    approval: Approval | Name
+    approval_id: uuid.UUID
+    approval: Approval | None
 
 
 class Entry(Shape):

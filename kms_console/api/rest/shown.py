@@ -13,13 +13,10 @@ from audit.verifier import Report
 from keys import models, queries
 from keys.callers import Caller
 from keys.errors import KeyServiceError
-from keys.lifecycle import Condition, KeyState, VersionState
-from keys.models.approval import ApprovalState
-from keys.models.job import JobKind, JobState
-from keys.models.key import ManagementModel, Origin
 from keys.queries_audit import Proof as ProofValue
 from kms_console.api.rest import shapes
 from kms_console.api.rest.shapes import Name
+
 
 def utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC) if moment is not None else None
@@ -43,10 +40,10 @@ def key(row: models.Key, caller: Caller) -> shapes.Key:
         spec=row.spec,
         usage=row.usage,
         algorithm=row.algorithm,
-        origin=Origin(row.origin),
-        model=ManagementModel(row.model),
+        origin=row.origin,
+        model=row.model,
         protection=row.key_store.protection,
-        state=KeyState(row.state),
+        state=row.state,
         rotation_days=row.rotation_days,
         rotate_at=utc(row.rotate_at),
         destroy_at=utc(row.destroy_at),
@@ -59,8 +56,8 @@ def version(row: models.KeyVersion, caller: Caller) -> shapes.Version:
     return shapes.Version(
         id=row.id,
         number=row.number,
-        state=VersionState(row.state),
-        condition=Condition(row.condition) if row.condition else None,
+        state=row.state,
+        condition=row.condition or None,
         primary=row.primary,
         state_reason=row.state_reason,
         created_at=_at(row.created_at),
@@ -79,8 +76,8 @@ def version(row: models.KeyVersion, caller: Caller) -> shapes.Version:
 def job(row: models.Job, caller: Caller) -> shapes.Job:
     return shapes.Job(
         id=row.id,
-        kind=JobKind(row.kind),
-        state=JobState(row.state),
+        kind=row.kind,
+        state=row.state,
         key=Name(id=row.key.id, name=row.key.alias),
         version=row.target_version or None,
         attempts=row.attempts,
@@ -202,7 +199,7 @@ def approval(row: models.Approval, caller: Caller) -> shapes.Approval:
             )
             for vote in row.votes.all()
         ],
-        state=ApprovalState(row.state),
+        state=row.state,
         state_reason=row.state_reason,
         created_at=_at(row.created_at),
         expires_at=_at(row.expires_at),
@@ -212,13 +209,17 @@ def approval(row: models.Approval, caller: Caller) -> shapes.Approval:
 
 
 def waiting(caller: Caller, identity: str, detail: str) -> shapes.PendingApproval:
-    """Return the answer of a request that waits for officers; just its id for who can't see requests."""
-    shown: shapes.Approval | Name
+    """Return the answer of a request that waits for officers."""
     try:
-        shown = approval(queries.find_approval(caller, identity), caller)
+        seen = approval(queries.find_approval(caller, identity), caller)
     except KeyServiceError:
-        shown = Name(id=uuid.UUID(identity), name="")
-    return shapes.PendingApproval(status="pending_approval", detail=detail, approval=shown)
+        seen = None
+    return shapes.PendingApproval(
+        status="pending_approval",
+        detail=detail,
+        approval_id=uuid.UUID(identity),
+        approval=seen,
+    )
 
 
 def entry(row: EntryRow, caller: Caller) -> shapes.Entry:

@@ -89,16 +89,16 @@ def badge(kind: str, value: object) -> str:
 
 
 @register.simple_tag
-def mark(tone: str, icon: str, word: str) -> str:
+def mark(tone: str, name: str, word: str) -> str:
     """Return a badge of any words."""
-    return _badge(tone, icon, word)
+    return _badge(tone, name, word)
 
 
-def _badge(tone: str, icon: str, word: str) -> SafeString:
+def _badge(tone: str, name: str, word: str) -> SafeString:
     return format_html(
         '<span class="badge {}">{}{}</span>',
         tone,
-        SafeString(_render_icon(icon, 14, aria_hidden="true", class_="icon").replace("class-=", "class=")),
+        icon(name, 14),
         word,
     )
 

@@ -29,9 +29,7 @@ class Reader(Generic[S]):
         self.kind = kind
         self._decoder = msgspec.json.Decoder(kind)
         self._binary = [
-            field.encode_name
-            for field in msgspec.structs.fields(kind)
-            if _is_binary(field.type)
+            field.encode_name for field in msgspec.structs.fields(kind) if _is_binary(field.type)
         ]
 
     def __call__(self, body: bytes) -> S:

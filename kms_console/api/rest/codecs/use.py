@@ -198,9 +198,7 @@ def _maced(result: operations.Maced) -> MacResponse:
 
 
 def _public(result: operations.PublicKey) -> PublicKeyResponse:
-    return PublicKeyResponse(
-        **_served(result), spec=result.spec, public_key=result.public_key
-    )
+    return PublicKeyResponse(**_served(result), spec=result.spec, public_key=result.public_key)
 
 
 def _random(result: Secret) -> RandomResponse:

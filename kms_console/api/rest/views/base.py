@@ -27,7 +27,8 @@ PAGE_LIMIT = 200
 
 Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT, description="The most rows to return.")]
 After = Annotated[
-    str, Meta(max_length=256, description="The `next` of the page before; left out: the first page.")
+    str,
+    Meta(max_length=256, description="The `next` of the page before; left out: the first page."),
 ]
 
 

@@ -1,0 +1,81 @@
+"""Every address of the native API, on one screen."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from kms_console.api.rest.views import (
+    access,
+    audit,
+    docs,
+    grants,
+    keys,
+    policy,
+    requests,
+    stores,
+    uses,
+    versions,
+)
+
+app_name = "rest"
+
+_key, _version = "keys/<key>", "keys/<key>/versions/<number>"
+_class, _application, _person = (
+    "classifications/<classification>",
+    "applications/<application>",
+    "people/<person>",
+)
+
+urlpatterns = [
+    path("docs", docs.Docs.as_view(), name="docs"),
+    path("openapi.json", docs.Document.as_view(), name="document"),
+    path("problems/<code>", docs.ProblemType.as_view(), name="problem"),
+    path("random", uses.RANDOM_VIEW, name="random"),
+    *(path(f"{_key}/{use}", view, name=use) for use, view in uses.USE_VIEWS.items()),
+    path("keys", keys.Keys.as_view(), name="keys"),
+    path(_key, keys.OneKey.as_view(), name="key"),
+    *(path(f"{_key}/{verb}", view, name=verb) for verb, view in keys.VERBS.items()),
+    path(f"{_key}/versions", versions.Versions.as_view(), name="versions"),
+    path(_version, versions.OneVersion.as_view(), name="version"),
+    path(f"{_version}/transition", versions.TransitionVersion.as_view(), name="transition"),
+    path(
+        f"{_version}/cancel-destruction",
+        versions.CancelVersionDestruction.as_view(),
+        name="cancel-version-destruction",
+    ),
+    path("classifications", policy.Classifications.as_view(), name="classifications"),
+    path(_class, policy.OneClassification.as_view(), name="classification"),
+    path(f"{_class}/pause-rotation", policy.PauseRotation.as_view(), name="pause-rotation"),
+    path(f"{_class}/resume-rotation", policy.ResumeRotation.as_view(), name="resume-rotation"),
+    path("key-stores", stores.KeyStores.as_view(), name="key_stores"),
+    path("key-stores/<key_store>", stores.OneKeyStore.as_view(), name="key_store"),
+    path("key-stores/<key_store>/check", stores.CheckKeyStore.as_view(), name="check"),
+    path("applications", access.Applications.as_view(), name="applications"),
+    path(_application, access.OneApplication.as_view(), name="application"),
+    path(f"{_application}/deactivate", access.DeactivateApplication.as_view(), name="deactivate"),
+    path(f"{_application}/credentials", access.Credentials.as_view(), name="credentials"),
+    path(
+        "credentials/<credential>/revoke",
+        access.RevokeCredential.as_view(),
+        name="revoke-credential",
+    ),
+    path("people", access.People.as_view(), name="people"),
+    path("people/appoint-officer", access.AppointOfficerView.as_view(), name="appoint-officer"),
+    path(_person, access.OnePerson.as_view(), name="person"),
+    path(f"{_person}/dismiss", access.Dismiss.as_view(), name="dismiss"),
+    path(f"{_person}/deactivate", access.DeactivatePerson.as_view(), name="deactivate-person"),
+    path("grants", grants.Grants.as_view(), name="grants"),
+    path("grants/<grant>", grants.OneGrant.as_view(), name="grant"),
+    path("grants/<grant>/revoke", grants.RevokeGrant.as_view(), name="revoke-grant"),
+    path("approvals", requests.Approvals.as_view(), name="approvals"),
+    path("approvals/<approval>", requests.OneApproval.as_view(), name="approval"),
+    path("approvals/<approval>/vote", requests.VoteView.as_view(), name="vote"),
+    path("approvals/<approval>/withdraw", requests.Withdraw.as_view(), name="withdraw"),
+    path("jobs", requests.Jobs.as_view(), name="jobs"),
+    path("jobs/<job>", requests.OneJob.as_view(), name="job"),
+    path("audit", audit.Entries.as_view(), name="audit"),
+    path("audit/export", audit.Export.as_view(), name="export"),
+    path("audit/verify", audit.Verify.as_view(), name="verify"),
+    path("audit/<index>", audit.OneEntry.as_view(), name="entry"),
+    re_path(r"^(?s:.*)$", docs.NotHere.as_view(), name="not-here"),
+]

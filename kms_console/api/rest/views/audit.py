@@ -1,0 +1,155 @@
+"""The audit trail: searched, proved, exported, verified."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from django.http import HttpResponseBase, StreamingHttpResponse
+from msgspec import Meta
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.search import Filters
+from keys import queries_audit
+from keys.errors import Invalid
+from kms_console.api.rest import shapes, shown
+from kms_console.api.rest.codecs.strict import given
+from kms_console.api.rest.schema import operation, page_of
+from kms_console.api.rest.views.base import Asked, Door, Limit, Nothing, asked, caller_of
+from kms_console.api.rest.views.versions import whole
+
+_BODY = {
+    "v": 1,
+    "index": 41,
+    "uuid": "01941f29-7c00-7c1e-8d2b-0a1b2c3d4e5f",
+    "at": 1798792200000000,
+    "actor": {
+        "kind": "application",
+        "id": "b1e0a8f2-6a3e-4f3b-9a3f-0f2a6d0f7c11",
+        "name": "billing",
+    },
+    "method": "bearer",
+    "door": "rest",
+    "action": "encrypt",
+    "object": {
+        "kind": "key",
+        "id": "0d5f0c0e-2f6a-4c58-9d3e-5c6f7a1b2c3d",
+        "name": "invoices",
+        "version": 3,
+    },
+    "outcome": "success",
+    "reason": "",
+    "source": "10.1.4.7",
+    "request_id": "7f2c1e1c-52f4-4cf4-9f6e-0c4d3f1f8a35",
+    "approvals": [],
+    "facts": {"context": ["tenant"]},
+}
+_ENTRY = {"index": 41, "time": "2027-01-01T09:30:00Z", "leaf_hash": "5d…", "body": _BODY}
+MEDIA_TYPES = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
+
+
+class AuditFilters(Asked):
+    """`since` is included, `until` is not; `object` is an id, an alias or a name."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    actor: str = ""
+    action: str = ""
+    object_kind: str = ""
+    object: str = ""
+    outcome: str = ""
+    door: str = ""
+    request_id: str = ""
+    text: str = ""
+
+
+class AuditQuery(AuditFilters):
+    """One page, newest first."""
+
+    after: Annotated[str, Meta(pattern=r"^[0-9]{0,15}$", description="The `next` before.")] = ""
+    limit: Limit = queries_audit.PAGE
+
+
+class ExportQuery(AuditFilters):
+    """`jsonl` holds every byte as hashed: the evidence. `csv` is for reading."""
+
+    format: Literal["jsonl", "csv"] = "jsonl"
+
+
+class Entries(Door):
+    @operation(
+        "search_audit",
+        "Search the audit trail",
+        tag="audit",
+        query=AuditQuery,
+        answers={200: page_of(shapes.Entry)},
+        answer_example={"items": [_ENTRY], "next": "41"},
+    )
+    def get(self, request: Request) -> Response:
+        wanted, caller = asked(request, AuditQuery), caller_of(request)
+        before = int(wanted.after) if wanted.after else None
+        rows = queries_audit.search_audit(
+            caller, _filters(wanted), before=before, limit=wanted.limit + 1
+        )
+        shown_rows = rows[: wanted.limit]
+        more = str(shown_rows[-1].index) if len(rows) > wanted.limit else None
+        return Response({"items": [shown.entry(r, caller) for r in shown_rows], "next": more})
+
+
+class OneEntry(Door):
+    @operation(
+        "find_entry",
+        "Read an entry, with the proof that it stands in the log",
+        tag="audit",
+        answers={200: shapes.ProvedEntry},
+    )
+    def get(self, request: Request, index: str) -> Response:
+        caller, number = caller_of(request), whole(index)
+        row = queries_audit.find_entry(caller, number)
+        return Response(shown.proved(row, queries_audit.prove_entry(caller, number)))
+
+
+class Export(Door):
+    @operation(
+        "export_audit",
+        "Export the audit trail",
+        tag="audit",
+        query=ExportQuery,
+        answers={200: "JSON Lines or CSV, oldest first, as a stream."},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        wanted = asked(request, ExportQuery)
+        lines = queries_audit.export_audit(caller_of(request), _filters(wanted), wanted.format)
+        answer = StreamingHttpResponse(lines, content_type=MEDIA_TYPES[wanted.format])
+        answer["Content-Disposition"] = f'attachment; filename="audit.{wanted.format}"'
+        return answer
+
+
+class Verify(Door):
+    @operation(
+        "verify_audit",
+        "Walk the whole log and say whether it is whole",
+        tag="audit",
+        query=Nothing,
+        answers={200: shapes.Verification},
+        answer_example={
+            "ok": True,
+            "size": 42,
+            "root": "9c…",
+            "first_bad_index": None,
+            "problem": "",
+        },
+    )
+    def get(self, request: Request) -> Response:
+        asked(request, Nothing)
+        return Response(shown.verification(queries_audit.verify_audit(caller_of(request))))
+
+
+def _filters(wanted: AuditFilters) -> Filters:
+    values: dict[str, Any] = given(wanted, "after", "limit", "format", "object")
+    for name in ("since", "until"):
+        moment = values[name]
+        if moment is not None and moment.tzinfo is None:
+            raise Invalid(f"{name} lacks its time zone: write 2027-01-31T12:00:00Z.", field=name)
+    return Filters(**values, object_id=wanted.object)

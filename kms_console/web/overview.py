@@ -1,0 +1,260 @@
+"""The first page: what needs attention, how many keys there are, what falls due, what happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from keys import clock, queries, queries_audit, statistics
+from keys.actions import Action
+from keys.callers import Caller
+from keys.lifecycle import KeyState
+from keys.queries import Overview
+from keys.statistics import ClassCount, Week
+from kms_console import health
+from kms_console.web.doors import may, page
+from kms_console.web.templatetags.console import relative
+
+PARTS = {
+    "database": "The metadata database",
+    "log": "The audit log",
+    "material": "The database of key material",
+    "root_key": "The root key",
+    "broker": "The job queue",
+    "worker": "The worker",
+    "beat": "The scheduler",
+    "key_stores": "A key store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """One thing that needs attention."""
+
+    tone: str
+    icon: str
+    title: str
+    text: str
+    address: str = ""
+    button: str = "Look"
+
+
+@require_safe
+@page
+def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
+    found = queries.overview(caller)
+    counts = statistics.key_counts(caller)
+    recent = (
+        queries_audit.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
+    )
+    context = {
+        "found": found,
+        "matters": _matters(caller, found),
+        "classes": [(count, _meter(count)) for count in counts],
+        "chart": _chart(statistics.weeks_ahead(caller), len(found.overdue)),
+        "recent": recent,
+    }
+    return render(request, "overview.html", context)
+
+
+def _matters(caller: Caller, found: Overview) -> list[Matter]:
+    """Return what needs attention, the most pressing first."""
+    return [
+        *_unhealthy(),
+        *_compromised(found),
+        *_votes(caller),
+        *_overdue(found),
+        *_destructions(found),
+        *_policies(found),
+        *_failed_jobs(found),
+    ]
+
+
+def _unhealthy() -> list[Matter]:
+    address = reverse("web:key-stores")
+    return [
+        Matter(
+            "bad",
+            "server-off",
+            f"{PARTS.get(part.name, part.name)} needs a look",
+            part.reason,
+            address if part.name == "key_stores" else "",
+            "Key stores",
+        )
+        for part in health.report().parts
+        if part.status != health.OK
+    ]
+
+
+def _compromised(found: Overview) -> list[Matter]:
+    return [
+        Matter(
+            "bad",
+            "octagon-alert",
+            f"{row.key.name}: version {row.number} is compromised",
+            f"Marked {relative(row.compromised_at)}. Protect its data anew, then destroy the version.",
+            reverse("web:key", args=[row.key.alias]),
+            "Open the key",
+        )
+        for row in found.compromised
+    ]
+
+
+def _votes(caller: Caller) -> list[Matter]:
+    waiting = queries.waiting_for(caller)
+    if not waiting:
+        return []
+    noun = "request waits" if waiting == 1 else "requests wait"
+    return [
+        Matter(
+            "note",
+            "inbox",
+            f"{waiting} {noun} for your vote",
+            "Nothing of it happens before enough officers agree.",
+            reverse("web:approvals"),
+            "Vote",
+        )
+    ]
+
+
+def _overdue(found: Overview) -> list[Matter]:
+    matters = []
+    for key in found.overdue:
+        paused = key.classification.rotation_paused
+        text = f"It was due {relative(key.rotate_at)}." + (
+            f" Rotation of {key.classification.title} is paused." if paused else ""
+        )
+        matters.append(
+            Matter(
+                "warn",
+                "calendar-clock",
+                f"{key.name} is overdue for rotation",
+                text,
+                reverse("web:key", args=[key.alias]),
+                "Open the key",
+            )
+        )
+    return matters
+
+
+def _destructions(found: Overview) -> list[Matter]:
+    return [
+        Matter(
+            "warn",
+            "hourglass",
+            f"{key.name} will be destroyed {relative(key.destroy_at)}",
+            "Until then its destruction can be cancelled.",
+            reverse("web:key", args=[key.alias]),
+            "Open the key",
+        )
+        for key in found.pending_destruction
+    ]
+
+
+def _policies(found: Overview) -> list[Matter]:
+    matters = [
+        Matter(
+            "warn",
+            "pause",
+            f"Rotation is paused for {row.title}",
+            row.rotation_paused_reason,
+            reverse("web:classification", args=[row.name]),
+            "Open the classification",
+        )
+        for row in found.paused
+    ]
+    if found.shortage:
+        matters.append(
+            Matter(
+                "warn",
+                "users",
+                "There are too few officers",
+                found.shortage,
+                reverse("web:people"),
+                "People",
+            )
+        )
+    return matters
+
+
+def _failed_jobs(found: Overview) -> list[Matter]:
+    if not found.failed_jobs:
+        return []
+    noun = "job" if found.failed_jobs == 1 else "jobs"
+    address = reverse("web:jobs") + "?state=failed"
+    title = f"{found.failed_jobs} {noun} failed this week"
+    return [Matter("warn", "list-checks", title, "Each says what went wrong.", address, "Jobs")]
+
+
+def _meter(count: ClassCount) -> dict[str, float]:
+    """Return the widths, in percent, of a bar that shows a classification's keys by state."""
+    states = count.by_state
+    total = count.total or 1
+    enabled = 100 * states.get(KeyState.ENABLED, 0) / total
+    waiting = (
+        100
+        * (states.get(KeyState.PENDING_IMPORT, 0) + states.get(KeyState.PENDING_DESTRUCTION, 0))
+        / total
+    )
+    off = (
+        100 * (states.get(KeyState.DISABLED, 0) + states.get(KeyState.DESTROYED, 0)) / total
+    )
+    return {
+        "enabled": round(enabled, 2),
+        "waiting": round(waiting, 2),
+        "waiting_at": round(enabled, 2),
+        "off": round(off, 2),
+        "off_at": round(enabled + waiting, 2),
+    }
+
+
+# The strip of weeks, in the units of its viewBox.
+WIDTH, HEIGHT, BASE, STEP, BAR, FIRST = 780, 132, 106, 27, 17, 66
+
+
+def _chart(weeks: list[Week], overdue: int) -> dict[str, Any]:
+    """Return the geometry of the strip: a bar a week, and one for what is overdue."""
+    highest = max([overdue, *(week.rotations + week.destructions for week in weeks), 4])
+    scale = (BASE - 22) / highest
+    bars, months, last = [], [], ""
+    for number, week in enumerate(weeks):
+        x = FIRST + number * STEP
+        up, down = round(week.rotations * scale), round(week.destructions * scale)
+        bars.append(
+            {
+                "x": x,
+                "middle": x + BAR / 2,
+                "week": week,
+                "y": BASE - up,
+                "height": up,
+                "destroy_y": BASE - up - down,
+                "destroy_height": down,
+                "top": BASE - up - down - 5,
+                "total": week.rotations + week.destructions,
+            }
+        )
+        month = f"{week.start:%b}"
+        if month != last:
+            months.append({"x": x, "word": month})
+            last = month
+    # A month that begins right behind another label would lie on it.
+    months = [m for i, m in enumerate(months) if i == 0 or m["x"] - months[i - 1]["x"] >= STEP]
+    late = round(overdue * scale)
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "base": BASE,
+        "bar": BAR,
+        "bars": bars,
+        "months": months,
+        "overdue": {"count": overdue, "y": BASE - late, "height": late, "top": BASE - late - 5},
+        "rotations": sum(week.rotations for week in weeks),
+        "destructions": sum(week.destructions for week in weeks),
+        "until": weeks[-1].start if weeks else clock.now().date(),
+        "weeks": len(weeks),
+    }

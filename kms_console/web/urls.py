@@ -1,0 +1,126 @@
+"""Every address of the browser console."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+
+from kms_console.web import (
+    applications,
+    approvals,
+    audit,
+    classifications,
+    grants,
+    jobs,
+    key_stores,
+    keys,
+    overview,
+    people,
+    sessions,
+    set_up,
+)
+
+app_name = "web"
+
+
+class SmallNumber:
+    """A whole number that every database column can hold."""
+
+    regex = "[0-9]{1,9}"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+    def to_url(self, value: int) -> str:
+        return str(value)
+
+
+class EntryNumber(SmallNumber):
+    """The number of an entry of the log."""
+
+    regex = "[0-9]{1,15}"
+
+
+register_converter(SmallNumber, "small")
+register_converter(EntryNumber, "entry")
+
+urlpatterns = [
+    path("sign-in", sessions.sign_in, name="sign-in"),
+    path("sign-out", sessions.sign_out, name="sign-out"),
+    path("set-up", set_up.set_up, name="set-up"),
+    path("", overview.overview, name="overview"),
+    path("keys", keys.key_list, name="keys"),
+    path("keys/new", keys.key_create, name="key-create"),
+    path("keys/<str:reference>", keys.key_page, name="key"),
+    path("keys/<str:reference>/edit", keys.key_edit, name="key-edit"),
+    path("keys/<str:reference>/import", keys.key_import, name="key-import"),
+    path("keys/<str:reference>/do/<slug:verb>", keys.key_verb, name="key-verb"),
+    path(
+        "keys/<str:reference>/versions/<small:number>/do/<slug:verb>",
+        keys.version_verb,
+        name="version-verb",
+    ),
+    path("approvals", approvals.approval_list, name="approvals"),
+    path("approvals/<str:reference>", approvals.approval_page, name="approval"),
+    path("approvals/<str:reference>/vote", approvals.vote, name="vote"),
+    path("approvals/<str:reference>/withdraw", approvals.withdraw, name="withdraw"),
+    path("jobs", jobs.job_list, name="jobs"),
+    path("jobs/<str:reference>", jobs.job_page, name="job"),
+    path("audit", audit.audit_list, name="audit"),
+    path("audit/export", audit.audit_export, name="audit-export"),
+    path("audit/verify", audit.audit_verify, name="audit-verify"),
+    path("audit/<entry:index>", audit.audit_entry, name="audit-entry"),
+    path("classifications", classifications.classification_list, name="classifications"),
+    path(
+        "classifications/new", classifications.classification_create, name="classification-create"
+    ),
+    path(
+        "classifications/<str:reference>",
+        classifications.classification_page,
+        name="classification",
+    ),
+    path(
+        "classifications/<str:reference>/edit",
+        classifications.classification_edit,
+        name="classification-edit",
+    ),
+    path(
+        "classifications/<str:reference>/pause",
+        classifications.rotation_pause,
+        name="rotation-pause",
+    ),
+    path(
+        "classifications/<str:reference>/resume",
+        classifications.rotation_resume,
+        name="rotation-resume",
+    ),
+    path("applications", applications.application_list, name="applications"),
+    path("applications/new", applications.application_create, name="application-create"),
+    path("applications/<str:reference>", applications.application_page, name="application"),
+    path(
+        "applications/<str:reference>/close",
+        applications.application_close,
+        name="application-close",
+    ),
+    path(
+        "applications/<str:reference>/credentials/new",
+        applications.credential_issue,
+        name="credential-issue",
+    ),
+    path(
+        "applications/<str:reference>/credentials/<str:credential>/revoke",
+        applications.credential_revoke,
+        name="credential-revoke",
+    ),
+    path("grants/new", grants.grant_create, name="grant-create"),
+    path("grants/<str:reference>/revoke", grants.grant_revoke, name="grant-revoke"),
+    path("people", people.people_list, name="people"),
+    path("people/new", people.person_create, name="person-create"),
+    path("people/officers/new", people.officer_appoint, name="officer-appoint"),
+    path("people/<str:reference>/dismiss", people.officer_dismiss, name="officer-dismiss"),
+    path("people/<str:reference>/close", people.person_close, name="person-close"),
+    path("account", people.account, name="account"),
+    path("key-stores", key_stores.key_store_list, name="key-stores"),
+    path("key-stores/new", key_stores.key_store_create, name="key-store-create"),
+    path("key-stores/<str:reference>/off", key_stores.key_store_off, name="key-store-off"),
+    path("key-stores/<str:reference>/on", key_stores.key_store_on, name="key-store-on"),
+]
