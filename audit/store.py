@@ -81,9 +81,9 @@ def extend(
 
 
 def _adapter(connection: BaseDatabaseWrapper) -> Any:
-    """Return a function that puts uuid and time into the form the database's own driver takes."""
+    """Return a function that puts uuid and time into the form the database takes."""
     if connection.vendor == "postgresql":
-        return lambda row: (row[0], UUID(row[1]), entries.moment(row[2]), *row[3:])
+        return lambda row: (row[0], row[1], entries.moment(row[2]), *row[3:])
 
     def for_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
         # The forms that Django's UUIDField and DateTimeField read on SQLite.

@@ -8,6 +8,7 @@ verbatim, so that nobody can change what was agreed to afterwards.
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,9 +174,10 @@ def votes_fault(approval: Approval) -> str:
     Checked by the worker again just before it acts: the request's bytes are what was voted on, M
     different officers of the request's own list agreed, none of them the requester, nobody refused.
     """
-    body = bytes(approval.request)
-    if hashlib.sha256(body).hexdigest() != approval.digest:
+    asked = _asked(approval)
+    if asked is None:
         return "the request was altered after it was made"
+    m, n, listed = asked["quorum"]["m"], asked["quorum"]["n"], asked["officers"]
     votes = list(approval.votes.all())
     if any(not vote.approve for vote in votes):
         return "an officer refused"
@@ -183,14 +185,33 @@ def votes_fault(approval: Approval) -> str:
         str(vote.officer_id)
         for vote in votes
         if vote.digest == approval.digest
-        and str(vote.officer_id) in approval.officers
-        and vote.officer_id != approval.requester_id
+        and str(vote.officer_id) in listed
+        and str(vote.officer_id) != asked["requester"]
     }
-    if len(agreed) < max(approval.quorum_m, 1):
-        return f"{len(agreed)} of {approval.quorum_m} votes"
-    if len(approval.officers) < approval.quorum_n:
-        return f"{len(approval.officers)} of {approval.quorum_n} officers"
+    if len(agreed) < max(m, 1):
+        return f"{len(agreed)} of {m} votes"
+    if len(listed) < n:
+        return f"{len(listed)} of {n} officers"
     return ""
+
+
+def _asked(approval: Approval) -> dict[str, Any] | None:
+    """Return the request as it was voted on, or None where it, or a column that repeats it, was altered."""
+    body = bytes(approval.request)
+    if hashlib.sha256(body).hexdigest() != approval.digest:
+        return None
+    asked: dict[str, Any] = json.loads(body)
+    columns = {
+        "approval": str(approval.id),
+        "action": approval.action,
+        "parameters": approval.parameters,
+        "quorum": {"m": approval.quorum_m, "n": approval.quorum_n},
+        "officers": approval.officers,
+        "requester": str(approval.requester_id),
+        "expires_at": approval.expires_at.isoformat(),
+    }
+    same = all(asked.get(name) == value for name, value in columns.items())
+    return asked if same and asked["subject"]["id"] == approval.subject_id else None
 
 
 def drift(approval: Approval, wish: Wish, rule: QuorumRule | None) -> str:

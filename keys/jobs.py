@@ -147,6 +147,7 @@ def _make_version(job: Job, caller: Caller) -> None:
 
 def _adopt_import(job: Job, caller: Caller) -> None:
     """An import whose process died: what it left is taken, or the caller must bring the material again."""
+    _check_votes(job)
     version, backend = _version(job), backend_of(job.key)
     material = backend.find(version.id)
     if material is None:
@@ -207,9 +208,14 @@ def _destroy_material(backend: Backend, version: KeyVersion) -> None:
 
 def _check_votes(job: Job) -> None:
     """Verify the votes again, here where it is done, not where it was asked for."""
-    if job.approval is None:
+    action, approval = ACTION_OF[JobKind(job.kind)], job.approval
+    if approval is None:
+        if approvals.rule_for(action, targets.key(str(job.key_id), {})) is not None:
+            raise Conflict("This needs officers' votes now, and has none.")
         return
-    fault = approvals.votes_fault(job.approval)
+    fault = approvals.votes_fault(approval)
+    if not fault and (approval.action, approval.subject_id) != (action, str(job.key_id)):
+        fault = "they are for something else"
     if fault:
         raise Conflict(f"The votes don't hold: {fault}.")
 
@@ -351,6 +357,10 @@ def _postpone(job: Job, error: KeyServiceError) -> None:
     if job.attempts >= MOST_ATTEMPTS:
         _give_up(job, error)
         return
+    _put_back(job, error)
+
+
+def _put_back(job: Job, error: KeyServiceError) -> None:
     _wait(
         scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
     )
@@ -362,18 +372,16 @@ def _give_up(job: Job, error: KeyServiceError) -> None:
         pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by
     ).exists():
         return
+    if job.kind in (JobKind.DESTROY, JobKind.DESTROY_VERSION) and not isinstance(error, Conflict):
+        # A destruction that was begun must end: some of the material may be gone already.
+        _put_back(job, error)
+        return
     version = job.version
     if version is not None and version.condition == Condition.CREATING:
         try:
             _destroy_material(backend_of(job.key), version)
         except (BackendUnavailable, Unavailable) as trouble:
-            _wait(
-                scheduler_for(job),
-                str(job.id),
-                claim=job.claimed_by,
-                error=trouble.detail,
-                code=trouble.code,
-            )
+            _put_back(job, trouble)
             return
     _fail(
         scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
@@ -388,10 +396,15 @@ def open_jobs(key: Key) -> list[Job]:
 def cancel(key: Key, kind: JobKind, target: int, now: datetime) -> None:
     """Cancel a waiting job by compare-and-set. Raises Conflict where it was claimed already.
 
-    One that waits for its next try may have destroyed some of the material.
+    One that waits for its next try may have destroyed some of the material. One that failed did
+    not: it was refused before the store was asked, so there is nothing to cancel.
     """
-    rows = Job.objects.filter(key=key, kind=kind, target_version=target, attempts=0)
-    if not rows.filter(state=JobState.PENDING).update(state=JobState.CANCELLED, finished_at=now):
+    rows = Job.objects.filter(key=key, kind=kind, target_version=target)
+    waiting = rows.filter(state=JobState.PENDING, attempts=0)
+    if waiting.update(state=JobState.CANCELLED, finished_at=now):
+        return
+    last = rows.order_by("-created_at").first()
+    if last is None or last.state != JobState.FAILED:
         raise Conflict("It is too late to cancel: the destruction is being carried out.")
 
 

@@ -154,7 +154,10 @@ def _unmet(grant: GrantFacts, caller: Caller, now: datetime, context: Mapping[st
 
 
 def within(source: str, networks: Iterable[str]) -> bool:
-    """Return whether an address lies in one of the networks; an empty list means anywhere."""
+    """Return whether an address lies in one of the networks; an empty list means anywhere.
+
+    A network that can't be read, as after an edit of the database by hand, holds nobody.
+    """
     listed = tuple(networks)
     if not listed:
         return True
@@ -162,7 +165,14 @@ def within(source: str, networks: Iterable[str]) -> bool:
         address = ipaddress.ip_address(source)
     except ValueError:
         return False
-    return any(address in ipaddress.ip_network(network) for network in listed)
+    return any(_holds(network, address) for network in listed)
+
+
+def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    try:
+        return address in ipaddress.ip_network(network)
+    except ValueError:
+        return False
 
 
 def _who(standing: Standing) -> str:

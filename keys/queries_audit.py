@@ -11,6 +11,7 @@ from audit import export, search, verifier, writer
 from audit.canonical import INTEGER_LIMIT
 from audit.errors import AuditError
 from audit.events import Subject
+from audit.merkle import Frontier
 from audit.models import Entry
 from audit.search import Filters
 from keys import gate, targets
@@ -108,6 +109,23 @@ def verify_audit(caller: Caller, progress: Callable[[int], None] | None = None) 
     """
     gate.read(caller, Action.VERIFY_AUDIT, Subject("log", "log"))
     return verifier.verify(progress=progress)
+
+
+def root_at(caller: Caller, size: int) -> str:
+    """Return the root, in hex, that the log had when it had `size` entries.
+
+    To compare with one that was noted elsewhere then: the old log must be the beginning of this one.
+    Rests on the stored leaf hashes, which verify_audit checks. Raises Denied, or Invalid where the log
+    has fewer entries.
+    """
+    gate.read(caller, Action.READ_AUDIT)
+    if not 0 <= size <= log_head(caller).size:
+        raise Invalid("The log does not have that many entries.", field="size")
+    frontier = Frontier()
+    rows = Entry.objects.filter(index__lt=size).order_by("index")
+    for leaf in rows.values_list("leaf_hash", flat=True).iterator(chunk_size=10_000):
+        frontier.append(bytes(leaf))
+    return frontier.root().hex()
 
 
 def _checked(number: int | None) -> int | None:

@@ -90,9 +90,12 @@ class Cache:
         return self._epoch is None
 
     def advance(self, epoch: int, subjects: frozenset[str] | None) -> None:
-        """Drop what the changes up to `epoch` touched; None: it isn't known what they touched."""
+        """Drop what the changes up to `epoch` touched. None: everything, whatever the epoch.
+
+        That is also how an older database, put back behind a running process, is taken in.
+        """
         with self._lock:
-            if self._epoch is not None and epoch <= self._epoch:
+            if self._epoch is not None and epoch <= self._epoch and subjects is not None:
                 return
             self._epoch = epoch
             if subjects is None:

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import Model
+import dj_database_url
+
+from kms_console import environment
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 MATERIAL_APP = "software"
 MATERIAL_DATABASE = "material"
+
+SQLITE_OPTIONS = {
+    "timeout": 20,
+    # BEGIN IMMEDIATE: a transaction that will write takes its lock first, so it can't fail half
+    # way with "database is locked".
+    "transaction_mode": "IMMEDIATE",
+    # NORMAL would lose acknowledged entries at power loss.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+}
+# A server behind a network that swallows packets is given up on, not waited for without end.
+POSTGRESQL_OPTIONS = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
+
+
+def configured(variable: str, embedded: Path) -> dict[str, Any]:
+    """Return a Django database from the URL in `variable`, else an SQLite file at `embedded`."""
+    url = environment.text(variable, "")
+    if not url:
+        embedded.parent.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{embedded}"
+    return from_url(url)
+
+
+def from_url(url: str) -> dict[str, Any]:
+    """Return a Django database from its URL, with the options that lose nothing."""
+    database: dict[str, Any] = dict(
+        dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True)
+    )
+    sqlite = str(database["ENGINE"]).endswith("sqlite3")
+    ours = SQLITE_OPTIONS if sqlite else POSTGRESQL_OPTIONS
+    database["OPTIONS"] = {**ours, **database.get("OPTIONS", {})}
+    return database
 
 
 class MaterialRouter:

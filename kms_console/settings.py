@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import dj_database_url
-
-from kms_console import environment
+from kms_console import databases, environment
 from kms_console.secret_files import read_or_create
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -79,32 +77,13 @@ TEMPLATES = [
 ]
 
 
-def _database(variable: str, embedded: Path) -> dict[str, object]:
-    """Return a Django database from its URL, with the settings SQLite needs to lose nothing."""
-    url = environment.text(variable, "")
-    if not url:
-        embedded.parent.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{embedded}"
-    database: dict[str, object] = dict(
-        dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True)
-    )
-    if str(database["ENGINE"]).endswith("sqlite3"):
-        database["OPTIONS"] = {
-            "timeout": 20,
-            # BEGIN IMMEDIATE: a transaction that will write takes its lock first, so it can't
-            # fail half way with "database is locked".
-            "transaction_mode": "IMMEDIATE",
-            # NORMAL would lose acknowledged entries at power loss.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
-        }
-    return database
-
-
 DATABASES = {
     # Metadata, the audit log and its head: one database, so that a change and its entry commit together.
-    "default": _database("DATABASE_URL", DATA_DIR / "metadata" / "metadata.sqlite3"),
+    "default": databases.configured("DATABASE_URL", DATA_DIR / "metadata" / "metadata.sqlite3"),
     # Wrapped key material of the software backend, apart from the metadata.
-    "material": _database("MATERIAL_DATABASE_URL", DATA_DIR / "material" / "material.sqlite3"),
+    "material": databases.configured(
+        "MATERIAL_DATABASE_URL", DATA_DIR / "material" / "material.sqlite3"
+    ),
 }
 DATABASE_ROUTERS = ["kms_console.databases.MaterialRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

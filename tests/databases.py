@@ -22,6 +22,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from kms_console.databases import from_url
 from tests.postgresql import PostgreSQL
 
 ALIASES = ("default", "material")
@@ -67,7 +68,7 @@ def connected_to(url: str, material_url: str) -> Iterator[None]:
     storage = handler._connections
     connection_created.connect(remember)
     try:
-        _point({"default": _parsed(url), "material": _parsed(material_url)})
+        _point({"default": from_url(url), "material": from_url(material_url)})
         # Another engine needs another wrapper, and in every thread: give all of them a new store.
         handler._connections = Local(handler.thread_critical)
         yield
@@ -79,17 +80,6 @@ def connected_to(url: str, material_url: str) -> Iterator[None]:
             connection.dec_thread_sharing()
         _point(before)
         handler._connections = storage
-
-
-def _parsed(url: str) -> dict[str, Any]:
-    """Return Django's settings for `url`, exactly as a process that gets it by environment."""
-    import os
-    from unittest import mock
-
-    from kms_console import settings
-
-    with mock.patch.dict(os.environ, {"KMS_TEST_DATABASE_URL": url}):
-        return settings._database("KMS_TEST_DATABASE_URL", Path())
 
 
 def _point(databases: dict[str, dict[str, Any]]) -> None:

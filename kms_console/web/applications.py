@@ -40,7 +40,9 @@ def application_list(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 
 class ApplicationForm(HouseForm):
-    name = forms.CharField(label="Name", max_length=128, help_text="How entries and grants name it.")
+    name = forms.CharField(
+        label="Name", max_length=128, help_text="How entries and grants name it."
+    )
     description = forms.CharField(
         label="Description",
         max_length=500,

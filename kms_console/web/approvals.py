@@ -29,7 +29,9 @@ WITHDRAW = Verb(
     done="The request is withdrawn.",
 )  # fmt: skip
 _CLOSED = [
-    state.value for state in ApprovalState if state not in (ApprovalState.OPEN, ApprovalState.APPROVED)
+    state.value
+    for state in ApprovalState
+    if state not in (ApprovalState.OPEN, ApprovalState.APPROVED)
 ]
 
 
@@ -115,7 +117,7 @@ def _render(
         "votes": votes,
         "agreed": sum(vote.approve for vote in votes),
         "officers": [people[one] for one in row.officers if one in people],
-        "request": json.dumps(body, indent=2, ensure_ascii=False),
+        "request_json": json.dumps(body, indent=2, ensure_ascii=False),
         "form": form,
         "may_vote": _may_vote(caller, row, [vote.officer_id for vote in votes]),
         "why_not": _why_not(caller, row, [vote.officer_id for vote in votes]),
@@ -182,9 +184,7 @@ def vote(request: HttpRequest, caller: Caller, reference: str) -> HttpResponse:
         ApprovalState.APPROVED: "Your vote was the last one needed: the request is approved.",
         ApprovalState.REJECTED: "You rejected the request. That is final.",
     }
-    messages.success(
-        request, told.get(ApprovalState(voted.state), "Your vote is recorded.")
-    )
+    messages.success(request, told.get(ApprovalState(voted.state), "Your vote is recorded."))
     return redirect("web:approval", reference=voted.id)
 
 

@@ -55,8 +55,8 @@ class AuditForm(HouseForm):
     outcome = forms.ChoiceField(
         label="Outcome",
         required=False,
-        choices=_ANY
-        + [
+        choices=[
+            *_ANY,
             (Outcome.SUCCESS.value, "Done"),
             (Outcome.DENIED.value, "Denied"),
             (Outcome.FAILED.value, "Failed"),

@@ -50,12 +50,12 @@ def classification_page(request: HttpRequest, caller: Caller, reference: str) ->
         "keys": queries.list_keys(caller, KeyFilters(classification=row.name), limit=10),
         "may_pause": not row.rotation_paused and may(caller, Action.PAUSE_ROTATION),
         "may_resume": row.rotation_paused and may(caller, Action.RESUME_ROTATION),
-        "requests": queries.list_approvals(caller, state="open", limit=200).rows,
+        "requests": [
+            one
+            for one in queries.list_approvals(caller, state="open", limit=200).rows
+            if one.subject_kind == "classification" and one.subject_id == str(row.id)
+        ],
     }
-    context["requests"] = [
-        one for one in context["requests"]
-        if one.subject_kind == "classification" and one.subject_id == str(row.id)
-    ]  # fmt: skip
     return render(request, "classifications/page.html", context)
 
 

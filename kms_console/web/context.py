@@ -80,9 +80,7 @@ def _places(request: HttpRequest, caller: Caller, waiting: int) -> list[tuple[st
         places = []
         for name, label, icon in rows:
             address = reverse(f"web:{name}")
-            here = request.path == address or (
-                address != "/" and request.path.startswith(address)
-            )
+            here = request.path == address or (address != "/" and request.path.startswith(address))
             places.append(
                 Place(name, label, icon, address, here, waiting if name == "approvals" else 0)
             )

@@ -48,7 +48,7 @@ def page(view: Page[P]) -> View[P]:
         except KeyServiceError as error:
             return failures.page(request, error)
 
-    return answer
+    return answer  # type: ignore[return-value]
 
 
 def _to_sign_in(request: HttpRequest) -> HttpResponse:

@@ -35,7 +35,7 @@ class MomentField(forms.DateTimeField):
 
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
 
-    def clean(self, value: Any) -> str | None:  # type: ignore[override]
+    def clean(self, value: Any) -> str | None:
         moment: datetime | None = super().clean(value)
         return moment.astimezone(UTC).isoformat() if moment else None
 
@@ -45,7 +45,7 @@ class PairsField(forms.CharField):
 
     widget = forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"})
 
-    def clean(self, value: Any) -> dict[str, str]:  # type: ignore[override]
+    def clean(self, value: Any) -> dict[str, str]:
         pairs: dict[str, str] = {}
         for line in super().clean(value).splitlines():
             if not line.strip():
@@ -65,7 +65,7 @@ class PairsField(forms.CharField):
 class WordsField(forms.CharField):
     """Words between blanks or commas; cleaned to a list."""
 
-    def clean(self, value: Any) -> list[str]:  # type: ignore[override]
+    def clean(self, value: Any) -> list[str]:
         return [word for word in re.split(r"[\s,]+", super().clean(value)) if word]
 
     def prepare_value(self, value: Any) -> Any:

@@ -40,9 +40,7 @@ class GrantForm(HouseForm):
         required=False,
         help_text="Those that exist and those to come.",
     )
-    operations = forms.MultipleChoiceField(
-        label="May", widget=forms.CheckboxSelectMultiple
-    )
+    operations = forms.MultipleChoiceField(label="May", widget=forms.CheckboxSelectMultiple)
     context = PairsField(
         label="Only with this encryption context",
         required=False,
@@ -78,10 +76,14 @@ class GrantForm(HouseForm):
 @page
 def grant_create(request: HttpRequest, caller: Caller) -> HttpResponse:
     offer(request, caller, Action.CREATE_GRANT)
-    asked = {name: request.GET.get(name, "")[:128] for name in ("key", "application", "classification")}
+    asked = {
+        name: request.GET.get(name, "")[:128] for name in ("key", "application", "classification")
+    }
     key = queries.find_key(caller, asked["key"]) if asked["key"] else None
     posted = request.POST if request.method == "POST" else None
-    form = GrantForm(caller, key, posted, initial={name: value for name, value in asked.items() if value})
+    form = GrantForm(
+        caller, key, posted, initial={name: value for name, value in asked.items() if value}
+    )
     back = _back(asked)
 
     def create(values: dict[str, Any]) -> HttpResponse:

@@ -121,7 +121,9 @@ def _curl(request: HttpRequest, key: Key) -> str:
 
 
 class KeyForm(HouseForm):
-    name = forms.CharField(label="Name", max_length=128, help_text="What people call it: Invoices 2027.")
+    name = forms.CharField(
+        label="Name", max_length=128, help_text="What people call it: Invoices 2027."
+    )
     alias = forms.CharField(
         label="Alias",
         max_length=128,
@@ -144,7 +146,10 @@ class KeyForm(HouseForm):
         label="Rotate every (days)", required=False, min_value=1, max_value=3650
     )
     description = forms.CharField(
-        label="Description", max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+        label="Description",
+        max_length=500,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
     )
     owner = forms.CharField(
         label="Owner", max_length=128, required=False, help_text="The team or person to ask."
@@ -153,7 +158,11 @@ class KeyForm(HouseForm):
 
     def __init__(self, classification: Classification, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        spec, store, days = self.fields["spec"], self.fields["key_store"], self.fields["rotation_days"]
+        spec, store, days = (
+            self.fields["spec"],
+            self.fields["key_store"],
+            self.fields["rotation_days"],
+        )
         spec.choices = _spec_choices(classification)  # type: ignore[attr-defined]
         store.choices = [  # type: ignore[attr-defined]
             (row.name, f"{row.title} ({label_of(row.protection)})")
@@ -212,7 +221,10 @@ def key_create(request: HttpRequest, caller: Caller) -> HttpResponse:
 class KeyDetailsForm(HouseForm):
     name = forms.CharField(label="Name", max_length=128)
     description = forms.CharField(
-        label="Description", max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+        label="Description",
+        max_length=500,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
     )
     owner = forms.CharField(label="Owner", max_length=128, required=False)
     labels = PairsField(label="Labels", required=False, help_text="One name=value a line.")
@@ -378,7 +390,11 @@ def materials_size(key: Key) -> str:
 def _approved_import(caller: Caller, key: Key) -> Approval | None:
     rows = queries.list_approvals(caller, key=key, state="approved").rows
     return next(
-        (r for r in rows if r.action == Action.IMPORT_KEY and r.requester_id == caller.principal_id),
+        (
+            r
+            for r in rows
+            if r.action == Action.IMPORT_KEY and r.requester_id == caller.principal_id
+        ),
         None,
     )
 

@@ -49,9 +49,7 @@ class Matter:
 def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     found = queries.overview(caller)
     counts = statistics.key_counts(caller)
-    recent = (
-        queries_audit.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
-    )
+    recent = queries_audit.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
     context = {
         "found": found,
         "matters": _matters(caller, found),
@@ -201,9 +199,7 @@ def _meter(count: ClassCount) -> dict[str, float]:
         * (states.get(KeyState.PENDING_IMPORT, 0) + states.get(KeyState.PENDING_DESTRUCTION, 0))
         / total
     )
-    off = (
-        100 * (states.get(KeyState.DISABLED, 0) + states.get(KeyState.DESTROYED, 0)) / total
-    )
+    off = 100 * (states.get(KeyState.DISABLED, 0) + states.get(KeyState.DESTROYED, 0)) / total
     return {
         "enabled": round(enabled, 2),
         "waiting": round(waiting, 2),
@@ -221,7 +217,9 @@ def _chart(weeks: list[Week], overdue: int) -> dict[str, Any]:
     """Return the geometry of the strip: a bar a week, and one for what is overdue."""
     highest = max([overdue, *(week.rotations + week.destructions for week in weeks), 4])
     scale = (BASE - 22) / highest
-    bars, months, last = [], [], ""
+    bars: list[dict[str, Any]] = []
+    months: list[dict[str, Any]] = []
+    last = ""
     for number, week in enumerate(weeks):
         x = FIRST + number * STEP
         up, down = round(week.rotations * scale), round(week.destructions * scale)

@@ -99,7 +99,9 @@ class SetUpForm(HouseForm):
         for prefix, _ in self._people():
             given = [values.get(f"{prefix}_{part}", "") for part in _PARTS]
             if any(given) and not all(given) and not self._refused(prefix):
-                self.add_error(f"{prefix}_name", "Give name, user name and password, or none of them.")
+                self.add_error(
+                    f"{prefix}_name", "Give name, user name and password, or none of them."
+                )
             name = given[1].lower()
             if name and name in taken:
                 self.add_error(f"{prefix}_username", "Somebody above has this user name.")

@@ -43,13 +43,14 @@ class EntryNumber(SmallNumber):
 register_converter(SmallNumber, "small")
 register_converter(EntryNumber, "entry")
 
+# Names never begin with a dash, so no key or classification can hide behind "/-/".
 urlpatterns = [
     path("sign-in", sessions.sign_in, name="sign-in"),
     path("sign-out", sessions.sign_out, name="sign-out"),
     path("set-up", set_up.set_up, name="set-up"),
     path("", overview.overview, name="overview"),
     path("keys", keys.key_list, name="keys"),
-    path("keys/new", keys.key_create, name="key-create"),
+    path("keys/-/new", keys.key_create, name="key-create"),
     path("keys/<str:reference>", keys.key_page, name="key"),
     path("keys/<str:reference>/edit", keys.key_edit, name="key-edit"),
     path("keys/<str:reference>/import", keys.key_import, name="key-import"),
@@ -71,7 +72,7 @@ urlpatterns = [
     path("audit/<entry:index>", audit.audit_entry, name="audit-entry"),
     path("classifications", classifications.classification_list, name="classifications"),
     path(
-        "classifications/new", classifications.classification_create, name="classification-create"
+        "classifications/-/new", classifications.classification_create, name="classification-create"
     ),
     path(
         "classifications/<str:reference>",
@@ -94,7 +95,7 @@ urlpatterns = [
         name="rotation-resume",
     ),
     path("applications", applications.application_list, name="applications"),
-    path("applications/new", applications.application_create, name="application-create"),
+    path("applications/-/new", applications.application_create, name="application-create"),
     path("applications/<str:reference>", applications.application_page, name="application"),
     path(
         "applications/<str:reference>/close",
@@ -111,16 +112,16 @@ urlpatterns = [
         applications.credential_revoke,
         name="credential-revoke",
     ),
-    path("grants/new", grants.grant_create, name="grant-create"),
+    path("grants/-/new", grants.grant_create, name="grant-create"),
     path("grants/<str:reference>/revoke", grants.grant_revoke, name="grant-revoke"),
     path("people", people.people_list, name="people"),
-    path("people/new", people.person_create, name="person-create"),
-    path("people/officers/new", people.officer_appoint, name="officer-appoint"),
+    path("people/-/new", people.person_create, name="person-create"),
+    path("people/-/officer", people.officer_appoint, name="officer-appoint"),
     path("people/<str:reference>/dismiss", people.officer_dismiss, name="officer-dismiss"),
     path("people/<str:reference>/close", people.person_close, name="person-close"),
     path("account", people.account, name="account"),
     path("key-stores", key_stores.key_store_list, name="key-stores"),
-    path("key-stores/new", key_stores.key_store_create, name="key-store-create"),
+    path("key-stores/-/new", key_stores.key_store_create, name="key-store-create"),
     path("key-stores/<str:reference>/off", key_stores.key_store_off, name="key-store-off"),
     path("key-stores/<str:reference>/on", key_stores.key_store_on, name="key-store-on"),
 ]

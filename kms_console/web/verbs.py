@@ -51,14 +51,23 @@ KEY_VERBS: dict[str, KeyVerb] = {
     row.verb.name: row
     for row in (
         KeyVerb(
-            Verb("rotate", Action.ROTATE_KEY, "Rotate now", "rotate-cw", done="The key is rotated."),
+            Verb(
+                "rotate", Action.ROTATE_KEY, "Rotate now", "rotate-cw", done="The key is rotated."
+            ),
             frozenset({_K.ENABLED}),
             "A new version is made and takes over at once. What the present version protected can "
             "still be decrypted and verified until its period ends.",
             a.rotate_key,
         ),
         KeyVerb(
-            Verb("disable", Action.DISABLE_KEY, "Disable", "ban", danger=True, done="The key is disabled."),
+            Verb(
+                "disable",
+                Action.DISABLE_KEY,
+                "Disable",
+                "ban",
+                danger=True,
+                done="The key is disabled.",
+            ),
             frozenset({_K.ENABLED}),
             "Every use of the key stops at once, for everybody: applications can neither encrypt nor "
             "decrypt with it until it is enabled again. No version changes its state.",
@@ -104,47 +113,94 @@ VERSION_VERBS: dict[str, VersionVerb] = {
     row.verb.name: row
     for row in (
         VersionVerb(
-            Verb("activate", Action.ACTIVATE_VERSION, "Activate", "play", done="The version is active."),
+            Verb(
+                "activate",
+                Action.ACTIVATE_VERSION,
+                "Activate",
+                "play",
+                done="The version is active.",
+            ),
             _V.ACTIVE,
             "This version takes over: it protects everything new. The version that serves now is "
             "deactivated; it still decrypts and verifies.",
         ),
         VersionVerb(
-            Verb("resume", Action.ACTIVATE_VERSION, "Resume", "play", done="The version is active again."),
+            Verb(
+                "resume",
+                Action.ACTIVATE_VERSION,
+                "Resume",
+                "play",
+                done="The version is active again.",
+            ),
             _V.ACTIVE,
             "The version can be used again as before it was suspended.",
         ),
         VersionVerb(
-            Verb("suspend", Action.SUSPEND_VERSION, "Suspend", "pause", danger=True, done="The version is suspended."),
+            Verb(
+                "suspend",
+                Action.SUSPEND_VERSION,
+                "Suspend",
+                "pause",
+                danger=True,
+                done="The version is suspended.",
+            ),
             _V.SUSPENDED,
             "Every use of this version stops until it is resumed. Decrypting and verifying stop too, "
             "unless the classification lets suspended versions go on with that.",
         ),
         VersionVerb(
-            Verb("deactivate", Action.DEACTIVATE_VERSION, "Deactivate", "circle-slash", danger=True, done="The version is deactivated."),
+            Verb(
+                "deactivate",
+                Action.DEACTIVATE_VERSION,
+                "Deactivate",
+                "circle-slash",
+                danger=True,
+                done="The version is deactivated.",
+            ),
             _V.DEACTIVATED,
             "This version protects nothing new any more. It still decrypts and verifies. There is no "
             "way back: where it is the primary one, the key can protect nothing until it is rotated.",
         ),
         VersionVerb(
-            Verb("revoke", Action.REVOKE_VERSION, "Mark as compromised", "octagon-alert", danger=True, done="The version is marked as compromised."),
+            Verb(
+                "revoke",
+                Action.REVOKE_VERSION,
+                "Mark as compromised",
+                "octagon-alert",
+                danger=True,
+                done="The version is marked as compromised.",
+            ),
             _V.COMPROMISED,
             "The material is no longer trusted. This version stops for every use, decrypting included, "
             "and there is no way back. Rotate the key, and protect the data anew.",
         ),
         VersionVerb(
-            Verb("destroy", Action.DESTROY_VERSION, "Schedule destruction", "trash-2", danger=True, form=DestroyForm, done="The version's destruction is scheduled."),
+            Verb(
+                "destroy",
+                Action.DESTROY_VERSION,
+                "Schedule destruction",
+                "trash-2",
+                danger=True,
+                form=DestroyForm,
+                done="The version's destruction is scheduled.",
+            ),
             _V.DESTROYED,
             "When the waiting time is over this version's material is destroyed, and what only it can "
             "decrypt is lost for ever. Until then this can be cancelled.",
         ),
         VersionVerb(
-            Verb("cancel-destruction", Action.CANCEL_VERSION_DESTRUCTION, "Cancel the destruction", "undo-2", done="The version is kept."),
+            Verb(
+                "cancel-destruction",
+                Action.CANCEL_VERSION_DESTRUCTION,
+                "Cancel the destruction",
+                "undo-2",
+                done="The version is kept.",
+            ),
             None,
             "The version is kept, in the state that it has.",
         ),
     )
-}  # fmt: skip
+}
 
 _BY_EDGE: dict[tuple[VersionState, VersionState], str] = {
     (_V.PRE_ACTIVE, _V.ACTIVE): "activate",

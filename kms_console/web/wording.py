@@ -80,6 +80,13 @@ _STATES: dict[str, dict[str, tuple[str, str, str]]] = {
     },
 }
 
+_ROLES = {
+    "administrator": "Administrator",
+    "officer": "Security officer",
+    "auditor": "Auditor",
+    "scheduler": "Scheduler",
+    "operator": "Operator",
+}
 _DOORS = {"console": "Console", "rest": "API", "command": "Command line", "schedule": "Scheduler"}
 _METHODS = {
     "session": "signed in",
@@ -167,8 +174,8 @@ _LABELS: dict[str, Any] = {
     "kind": lambda value: registry.KINDS[value].label if value in registry.KINDS else "",
     "version_state": lambda value: state("version", value)[2],
     "key_state": lambda value: state("key", value)[2],
-    "role": lambda value: {"administrator": "Administrator", "officer": "Security officer", "auditor": "Auditor", "scheduler": "Scheduler", "operator": "Operator"}.get(value, value),
-}  # fmt: skip
+    "role": _ROLES.get,
+}
 
 
 def consequence(action: str, parameters: Mapping[str, Any], subject: str) -> str:

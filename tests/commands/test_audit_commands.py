@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sqlite3
 import stat
 from pathlib import Path
@@ -37,10 +38,10 @@ def tamper(house: House, statement: str) -> None:
     connection.close()
 
 
-def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def verified(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = 0
     try:
-        call_command("verify_audit")
+        call_command("verify_audit", *words)
     except SystemExit as ended:
         code = int(str(ended.code))
     said = capsys.readouterr()
@@ -90,6 +91,26 @@ def test_a_log_that_takes_no_entry_any_more_is_verified_all_the_same(
     assert code == 1
     assert "can't be recorded" in err
     assert "The log is damaged" in out
+
+
+def test_what_was_noted_elsewhere_must_still_be_the_beginning(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = verified(capsys)
+    noted = re.search(r"(\d+) entries, root (\w{64})", out)
+    assert noted is not None
+    size, root = noted.groups()
+    operations.encrypt(house.billing, "invoices", b"x")
+    code, out, _ = verified(capsys, "--noted", f"{size}:{root}")
+    assert code == 0
+    assert f"first {size} entries are those that you noted" in out
+    other = root[::-1]
+    code, out, _ = verified(capsys, "--noted", f"{size}:{other}")
+    assert (code, "was rewritten" in out) == (1, True)
+    code, out, _ = verified(capsys, "--noted", f"{int(size) + 1000}:{root}")
+    assert (code, "was cut" in out) == (1, True)
+    with pytest.raises(CommandError, match="is not SIZE:ROOT"):
+        verified(capsys, "--noted", "12")
 
 
 def test_json_lines_are_the_entries_byte_for_byte(

@@ -60,6 +60,13 @@ def leave_mark(data: Path) -> None:
     connection.close()
 
 
+def open_to_others(data: Path) -> list[str]:
+    """Return everything in the data folder that somebody but its owner could get at."""
+    found = [data, *data.rglob("*")]
+    assert len(found) > 10
+    return [str(path) for path in found if path.lstat().st_mode & 0o077]
+
+
 def wait_until_other(path: Path, pid: int) -> int:
     """Return the pid of the process that took the place of `pid`."""
     deadline = time.monotonic() + PATIENCE
@@ -93,6 +100,7 @@ def test_it_starts_stops_in_order_restarts_and_keeps_its_data(tmp_path: Path) ->
     assert {"django-secret-key", "root-key"} <= {file.name for file in secrets}
     logs = "".join(log.read_text() for log in (data / "logs").iterdir())
     assert account[1] not in logs, "the password that was printed stands in no log"
+    assert open_to_others(data) == []
     leave_mark(data)
 
     # The second run is killed as a power cut would kill it: its children stay behind.
@@ -120,26 +128,24 @@ def test_it_starts_stops_in_order_restarts_and_keeps_its_data(tmp_path: Path) ->
     assert marks(data) == [("a mark",)]
 
 
-def test_everything_in_the_data_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with running_up(data, free_port()) as up:
-        up.wait_for_line("Starting worker, beat and web")
-        up.signal(signal.SIGINT)
-        assert up.wait_for_end() == 0, up.output
-    found = [data, *data.rglob("*")]
-    open_to_others = [str(path) for path in found if path.lstat().st_mode & 0o077]
-    assert len(found) > 10
-    assert open_to_others == []
+def prepare(data: Path) -> subprocess.CompletedProcess[str]:
+    """Run the step that every start begins with."""
+    return subprocess.run(
+        [sys.executable, "manage.py", "prepare"],
+        cwd=BASE_DIR,
+        env={**up_environment(), "KMS_DATA": str(data)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 def test_a_lost_root_key_is_asked_for_and_not_replaced(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with running_up(data, free_port()) as up:
-        up.wait_for_line("Starting worker, beat and web")
-        up.signal(signal.SIGINT)
-        up.wait_for_end()
-    (data / "secrets" / "root-key").unlink()
-    connection = sqlite3.connect(data / "material" / "material.sqlite3")
+    assert prepare(tmp_path).returncode == 0
+    (tmp_path / "secrets" / "root-key").unlink()
+    connection = sqlite3.connect(tmp_path / "material" / "material.sqlite3")
     with connection:
         connection.execute(
             "INSERT INTO software_wrappedmaterial "
@@ -147,11 +153,12 @@ def test_a_lost_root_key_is_asked_for_and_not_replaced(tmp_path: Path) -> None:
             "VALUES ('00', '00', 'aes-256', x'00', '', '2026-01-01')"
         )
     connection.close()
-
-    with running_up(data, free_port()) as up:
-        assert up.wait_for_end() == 1
-        assert "prepare failed: CommandError: The root key is gone: put it back" in up.output
-    assert not (data / "secrets" / "root-key").exists()
+    ended = prepare(tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(
+        "CommandError: The root key is gone: put it back at "
+    )
+    assert not (tmp_path / "secrets" / "root-key").exists()
 
 
 def test_a_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ def openapi(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     found = {name: openapi(value) for name, value in schema.items() if name != "examples"}
+    if found.get("required") == []:
+        del found["required"]
     if found.pop("contentEncoding", "") == "base64":
         found["format"] = "byte"
     if "enum" in found and "title" in found:  # a vocabulary of ours: one component, many references

@@ -19,7 +19,8 @@ from keys.models import approval, job
 from keys.models import key as keys
 
 Hex = Annotated[str, Meta(description="Hexadecimal.")]
-Moment = datetime | None
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339.")]
+Moment = Time | None
 
 
 def one_of(choices: Iterable[str], name: str) -> Meta:
@@ -58,7 +59,7 @@ class Version(Shape):
     condition: Condition | None
     primary: bool
     state_reason: str
-    created_at: datetime
+    created_at: Time
     originated_at: Moment
     activated_at: Moment
     protect_until: Moment
@@ -90,7 +91,7 @@ class Key(Shape):
     rotation_days: int | None
     rotate_at: Moment
     destroy_at: Moment
-    created_at: datetime
+    created_at: Time
     primary_version: int | None
 
 
@@ -105,8 +106,8 @@ class Job(Shape):
     reason: str
     requested_by: Name
     approval: uuid.UUID | None
-    created_at: datetime
-    run_after: datetime
+    created_at: Time
+    run_after: Time
     finished_at: Moment
 
 
@@ -134,7 +135,7 @@ class Classification(Shape):
     quorum: dict[str, int]
     destruction_days: int
     suspended_decrypts: bool
-    created_at: datetime
+    created_at: Time
 
 
 class KeyStore(Shape):
@@ -151,7 +152,7 @@ class KeyStore(Shape):
     healthy: bool | None
     health_detail: str
     checked_at: Moment
-    created_at: datetime
+    created_at: Time
 
 
 class Principal(Shape):
@@ -162,7 +163,7 @@ class Principal(Shape):
     description: str
     active: bool
     demo: bool
-    created_at: datetime
+    created_at: Time
 
 
 class Appointed(Shape):
@@ -177,7 +178,7 @@ class Credential(Shape):
     kind: str
     hint: str
     source_networks: list[str]
-    created_at: datetime
+    created_at: Time
     expires_at: Moment
     revoked_at: Moment
 
@@ -199,7 +200,7 @@ class Grant(Shape):
     source_networks: list[str]
     not_before: Moment
     expires_at: Moment
-    created_at: datetime
+    created_at: Time
     created_by: Name
     revoked_at: Moment
 
@@ -209,7 +210,7 @@ class Vote(Shape):
     approve: bool
     comment: str
     demo: bool
-    created_at: datetime
+    created_at: Time
 
 
 class Subject(Shape):
@@ -233,8 +234,8 @@ class Approval(Shape):
     votes: list[Vote]
     state: ApprovalState
     state_reason: str
-    created_at: datetime
-    expires_at: datetime
+    created_at: Time
+    expires_at: Time
     decided_at: Moment
     executed_at: Moment
 
@@ -255,7 +256,7 @@ class Entry(Shape):
     """One entry of the audit trail. `body` is what is hashed, in canonical JSON (RFC 8785)."""
 
     index: int
-    time: datetime
+    time: Time
     leaf_hash: Hex
     body: dict[str, Any]
 

@@ -57,8 +57,8 @@ class Command(BaseCommand):
         self.stdout.write(f"key store: {made.title}")
         for policy in policies:
             named = {"key_stores": [made.name]} if "classifications" not in plan else {}
-            row = administration.create_classification(operator(), **{**policy, **named})
-            self.stdout.write(f"classification: {row.title}")
+            new = administration.create_classification(operator(), **{**policy, **named})
+            self.stdout.write(f"classification: {new.title}")
         self.stdout.write("The console is set up. The people named above can sign in.")
         if shortage := approvals.shortage():
             self.stderr.write(f"Note: {shortage}")

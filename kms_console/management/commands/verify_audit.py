@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 from typing import Any
 
@@ -14,6 +16,14 @@ from keys.services import operator
 from kms_console.management import plain
 
 
+def parse_note(word: str) -> tuple[int, str]:
+    """Return size and root of SIZE:ROOT."""
+    size, _, root = word.partition(":")
+    if not re.fullmatch("[0-9]{1,15}", size) or not re.fullmatch("[0-9a-fA-F]{64}", root):
+        raise argparse.ArgumentTypeError(f"{word!r} is not SIZE:ROOT, the root in 64 hex digits")
+    return int(size), root.lower()
+
+
 class Command(BaseCommand):
     help = (
         "Walk the audit log from its first entry to its head. Exit code 0 where it is whole, 1 where "
@@ -22,6 +32,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+        parser.add_argument(
+            "--noted",
+            action="append",
+            default=[],
+            type=parse_note,
+            metavar="SIZE:ROOT",
+            help="what an earlier walk printed and you noted elsewhere: it must still be the beginning",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         progress = None if options["quiet"] else self._progress
@@ -34,6 +52,9 @@ class Command(BaseCommand):
                 self.stderr.write(f"This walk can't be recorded: {error.detail}")
                 report = verifier.verify(progress=progress)
         if report.ok:
+            with plain.errors():
+                for size, root in options["noted"]:
+                    self._compare(size, root)
             self.stdout.write(
                 f"The log is whole: {report.size} entries, root {report.root}. "
                 "Compare size and root with what you noted elsewhere."
@@ -43,6 +64,17 @@ class Command(BaseCommand):
         self.stdout.write(f"The log is damaged. First bad index: {index}. {report.problem}")
         self.stdout.write(f"Root of the {report.size} entries before it: {report.root}")
         sys.exit(1)
+
+    def _compare(self, size: int, root: str) -> None:
+        """End with exit code 1 where the log does not begin as it was when somebody noted this."""
+        head = queries_audit.log_head(operator())
+        if size > head.size:
+            self.stdout.write(f"The log was cut: it has {head.size} entries, and had {size}.")
+            sys.exit(1)
+        if queries_audit.root_at(operator(), size) != root:
+            self.stdout.write(f"The log was rewritten: its first {size} entries have another root.")
+            sys.exit(1)
+        self.stdout.write(f"Its first {size} entries are those that you noted.")
 
     def _progress(self, done: int) -> None:
         self.stderr.write(f"{done} entries verified")

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import template
-from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, HiddenInput
+from django.forms import BoundField, CheckboxInput, HiddenInput, RadioSelect
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from lucide.templatetags.lucide import _render_icon
 
 from kms_console.web import wording
-from lucide.templatetags.lucide import _render_icon
 
 register = template.Library()
 
@@ -157,7 +157,7 @@ def field(bound: BoundField, **options: Any) -> dict[str, Any]:
     return {
         "field": bound,
         "checkbox": isinstance(widget, CheckboxInput),
-        "group": isinstance(widget, CheckboxSelectMultiple) or hasattr(widget, "use_fieldset") and widget.use_fieldset,
+        "group": isinstance(widget, RadioSelect),  # check boxes are one, too
         "hidden": isinstance(widget, HiddenInput),
         "hint": options.get("hint", True),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -87,7 +86,7 @@ class RotateKey(Asked):
 class ImportKey(Asked):
     material: Material
     check_value: str | UnsetType = UNSET
-    originated_at: datetime | UnsetType | None = UNSET
+    originated_at: shapes.Moment | UnsetType = UNSET
     reason: str | UnsetType = UNSET
 
 

@@ -53,7 +53,7 @@ class ApprovalQuery(Paged):
     key: str = ""
 
 
-class Vote(Asked):
+class CastVote(Asked):
     """`digest` is that of the request as the officer read it: a vote for anything else does not count."""
 
     approve: bool
@@ -110,13 +110,13 @@ class VoteView(Door):
         "vote",
         "Vote on a request",
         tag="approvals",
-        body=Vote,
+        body=CastVote,
         answers={200: shapes.Approval},
         example={"approve": True, "digest": _APPROVAL["digest"], "comment": "Agreed in CAB 17."},
         answer_example=_APPROVAL,
     )
     def post(self, request: Request, approval: str) -> Response:
-        caller, values = caller_of(request), given(read(request, Vote))
+        caller, values = caller_of(request), given(read(request, CastVote))
         row = administration.vote(caller, approval, **values)
         return Response(shown.approval(row, caller))
 

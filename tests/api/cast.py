@@ -1,0 +1,81 @@
+"""Everything that an address can name, in one house: so that each route could do something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+
+from keys import administration
+from keys.models import Grant, Job
+from tests.house import House
+
+TABLES = [
+    model
+    for app in ("keys", "software", "auth", "auditlog")
+    for model in apps.get_app_config(app).get_models()
+    if model.__name__ != "User"  # its last sign-in moves
+]
+
+
+def furnish(house: House) -> dict[str, str]:
+    """Return a real value for every part that an address of the API has."""
+    key = house.key("patient-health", name="Records", alias="records")
+    request = house.pending(administration.rotate_key, house.olga, str(key.id))
+    return {
+        "key": "invoices",
+        "number": "1",
+        "classification": "internal",
+        "application": "billing",
+        "person": "udo",
+        "credential": str(house.billing.credential_id),
+        "grant": str(Grant.objects.get().id),
+        "key_store": "software",
+        "approval": str(request.id),
+        "job": str(Job.objects.order_by("created_at")[0].id),
+        "index": "0",
+    }
+
+
+def contents() -> dict[str, list[dict[str, Any]]]:
+    """Return every row of every table that a request could change, the log apart."""
+    return {
+        model.__name__: list(
+            model._default_manager.using(
+                "material" if model._meta.app_label == "software" else "default"
+            )
+            .order_by("pk")
+            .values()
+        )
+        for model in TABLES
+    }
+
+
+# A body with which each route would work, by the route's name and method; {} for those not named.
+GOOD: dict[tuple[str, str], Any] = {
+    ("POST", "encrypt"): {"plaintext": "QQ=="},
+    ("POST", "decrypt"): {"ciphertext": "QQ=="},
+    ("POST", "sign"): {"message": "QQ=="},
+    ("POST", "verify"): {"message": "QQ==", "signature": "QQ=="},
+    ("POST", "mac"): {"message": "QQ=="},
+    ("POST", "verify-mac"): {"message": "QQ==", "mac": "QQ=="},
+    ("POST", "keys"): {"name": "New", "classification": "internal", "spec": "AES_256"},
+    ("PATCH", "key"): {"owner": "Somebody"},
+    ("POST", "import"): {"material": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="},
+    ("POST", "transition"): {"to": "suspended"},
+    ("POST", "classifications"): {
+        "name": "new",
+        "title": "New",
+        "allowed_specs": ["AES_256"],
+        "key_stores": ["software"],
+    },
+    ("PATCH", "classification"): {"title": "Other"},
+    ("POST", "pause-rotation"): {"reason": "a move"},
+    ("POST", "key_stores"): {"name": "second", "kind": "software"},
+    ("PATCH", "key_store"): {"title": "Other"},
+    ("POST", "applications"): {"name": "new"},
+    ("POST", "people"): {"name": "New", "username": "new", "role": "auditor"},
+    ("POST", "appoint-officer"): {"name": "New", "username": "new"},
+    ("POST", "grants"): {"application": "billing", "key": "invoices", "operations": ["encrypt"]},
+    ("POST", "vote"): {"approve": True, "digest": "0" * 64},
+}
