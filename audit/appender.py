@@ -123,6 +123,11 @@ class Appender:
                 self._wake.notify()
         return item.future
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last batch could not be written; the next one that can be ends it."""
+        return not self._reached
+
     def on_epoch(self, callback: EpochCallback) -> None:
         """Have `callback(epoch, subjects)` called whenever a newer epoch is met.
 

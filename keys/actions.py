@@ -106,7 +106,7 @@ class Action(StrEnum):
     CREATE_PERSON = "create_person"
     APPOINT_OFFICER = "appoint_officer"
     DISMISS_OFFICER = "dismiss_officer"
-    CHANGE_PASSWORD = "change_password"
+    CHANGE_PASSWORD = "change_password"  # noqa: S105  (an action's name)
     # Approvals
     VOTE = "vote"
     WITHDRAW_REQUEST = "withdraw_request"

@@ -28,8 +28,16 @@ def display_name(text: str, what: str = "name") -> str:
 
 
 def folded(name: str) -> str:
-    """Return the form under which a name is unique: NFKC, case-folded."""
+    """Return the form under which a name is unique and looked for: NFKC, case-folded."""
+    name = storable(name)
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def storable(text: str) -> str:
+    """Return `text` with U+FFFD for what no database keeps (NUL, lone surrogates), so that it can be looked for."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def slug(text: str, what: str = "alias") -> str:

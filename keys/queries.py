@@ -71,7 +71,7 @@ def list_keys(
     keys = visible_keys(standing).select_related("classification", "key_store")
     keys = _narrowed(keys, filters or KeyFilters())
     if after:
-        keys = keys.filter(alias__gt=after)
+        keys = keys.filter(alias__gt=names.storable(after))
     rows = list(keys.prefetch_related(_versions()).order_by("alias")[: limit + 1])
     return Page(rows[:limit], rows[limit - 1].alias if len(rows) > limit else "")
 
@@ -118,12 +118,12 @@ def _narrowed(keys: QuerySet[Key], f: KeyFilters) -> QuerySet[Key]:
             | Q(owner__icontains=word)
         )
     if f.classification:
-        keys = keys.filter(classification__name=f.classification)
+        keys = keys.filter(classification__name=names.storable(f.classification))
     if f.key_store:
-        keys = keys.filter(key_store__name=f.key_store)
+        keys = keys.filter(key_store__name=names.storable(f.key_store))
     for column in ("state", "spec", "usage", "origin"):
         if value := getattr(f, column):
-            keys = keys.filter(**{column: value})
+            keys = keys.filter(**{column: names.storable(value)})
     now = clock.now()
     conditions = {
         "overdue": Q(state=KeyState.ENABLED, rotate_at__lte=now),
@@ -169,7 +169,9 @@ def list_principals(
     """Return applications, people or services by name, beginning after the folded name `after`."""
     gate.read(caller, Action.READ_ACCESS)
     rows = Principal.objects.filter(kind=kind) if kind else Principal.objects.all()
-    found = list(rows.filter(name_folded__gt=after).order_by("name_folded")[: limit + 1])
+    found = list(
+        rows.filter(name_folded__gt=names.storable(after)).order_by("name_folded")[: limit + 1]
+    )
     return Page(found[:limit], found[limit - 1].name_folded if len(found) > limit else "")
 
 
@@ -220,7 +222,7 @@ def list_approvals(
     gate.read(caller, Action.READ_APPROVALS)
     rows = Approval.objects.select_related("requester", "key").prefetch_related("votes__officer")
     if state:
-        rows = rows.filter(state=state)
+        rows = rows.filter(state=names.storable(state))
     if key is not None:
         rows = rows.filter(key=key)
     if for_me:
@@ -250,7 +252,7 @@ def list_jobs(
     if state == "open":
         rows = rows.filter(state__in=OPEN_STATES)
     elif state:
-        rows = rows.filter(state=state)
+        rows = rows.filter(state=names.storable(state))
     if key is not None:
         rows = rows.filter(key=key)
     return _newest(rows, after, limit)

@@ -97,6 +97,9 @@ def _writable(alias: str) -> None:
 
 def _log() -> None:
     writer.head()
+    if writer.appender().failing:
+        # Without requests no entry would find out that it can be written again; this does.
+        writer.probe()
 
 
 def _root_key() -> None:
@@ -140,7 +143,7 @@ def _key_stores() -> None:
 
 CHECKS = (
     Check("database", _database, "It can't be reached.", essential=True),
-    Check("log", _log, "It can't be read.", essential=True),
+    Check("log", _log, "It can't be read or written.", essential=True),
     Check("material", _material, "It can't be reached.", essential=True),
     Check("root_key", _root_key, "It can't be read.", essential=True),
     Check("broker", _broker, "It can't be reached."),

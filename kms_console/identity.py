@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -65,7 +65,7 @@ def person(request: HttpRequest, door: Door = Door.CONSOLE) -> Caller | None:
     )
 
 
-def refuse(source: str, door: Door, reason: str) -> Any:
+def refuse(source: str, door: Door, reason: str) -> NoReturn:
     """Count an unauthenticated failure, one entry per source and minute, and raise Unauthenticated."""
     refusals.note(source, door.value, reason)
     raise Unauthenticated("Sign in, or send a valid token: Authorization: Bearer kms_…")

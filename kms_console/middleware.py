@@ -47,10 +47,10 @@ class SessionLimitsMiddleware:
             now = int(time.time())
             began = request.session.get(SIGNED_IN)
             seen = request.session.get(LAST_SEEN)
+            began = began if isinstance(began, int) else 0
+            seen = seen if isinstance(seen, int) else 0
             fresh = (
-                isinstance(began, int)
-                and isinstance(seen, int)
-                and now - began < settings.SESSION_ABSOLUTE_SECONDS
+                now - began < settings.SESSION_ABSOLUTE_SECONDS
                 and now - seen < settings.SESSION_IDLE_SECONDS
             )
             if not fresh:

@@ -47,14 +47,20 @@ def eventually(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
 class Process:
     """A process of ours and what it wrote. It is ended with the test, whatever the test did."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        output: Path,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         self.output = output
         with output.open("ab") as file:
             self.popen = subprocess.Popen(
                 command,
                 cwd=BASE_DIR,
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 process_group=0,
@@ -73,6 +79,12 @@ class Process:
             assert alive or text in self.text, f"no {text!r} in:\n{self.text}"
             time.sleep(0.05)
 
+    def tell(self, text: str) -> None:
+        """Write to its standard input."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(text.encode())
+        self.popen.stdin.flush()
+
     def wait(self) -> int:
         """Wait for its end and return its code; negative: the signal that ended it."""
         return self.popen.wait(PATIENCE)
@@ -82,6 +94,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(PATIENCE)
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
 
     def stop(self) -> None:
         """End it politely, and by force where that takes too long."""
@@ -216,7 +230,10 @@ def beat(house: House, broker: Broker, tmp_path: Path) -> Iterator[Process]:
         process.stop()
 
 
-def script(house: House, text: str, output: Path, *arguments: str) -> Process:
+def script(
+    house: House, text: str, output: Path, *arguments: str, stdin: int = subprocess.DEVNULL
+) -> Process:
     """Start a Python process with Django set up on the house's databases, and `text` to run."""
     prologue = "import django; django.setup()\n"
-    return Process([sys.executable, "-c", prologue + text, *arguments], house.environment, output)
+    command = [sys.executable, "-c", prologue + text, *arguments]
+    return Process(command, house.environment, output, stdin)

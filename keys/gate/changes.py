@@ -111,7 +111,8 @@ class Changer(Generic[S, P, R]):
             standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
             change = self._admit(caller, standing, action, reference, arguments)
             rule = approvals.rule_for(action, change.target)
-            if rule is not None:
+            # A request in hand is used up or closed even where the policy asks for no votes any more.
+            if rule is not None or caller.approval_id is not None:
                 self._approve(change, rule, arguments)
             return self._carry_out(change, arguments)
         except IntegrityError:
@@ -180,7 +181,9 @@ class Changer(Generic[S, P, R]):
                 self._prepare(target, arguments)
         return change
 
-    def _approve(self, change: Change[S], rule: QuorumRule, arguments: dict[str, Any]) -> None:
+    def _approve(
+        self, change: Change[S], rule: QuorumRule | None, arguments: dict[str, Any]
+    ) -> None:
         """Find the votes that allow this, or open a request and raise PendingApproval."""
         wish = Wish(change.action, change.target, votable(arguments))
         with self._failing(change, arguments):
@@ -190,6 +193,7 @@ class Changer(Generic[S, P, R]):
         if change.approval is not None:
             self._verify(change, wish, rule, arguments)
             return
+        assert rule is not None  # without one there is a request in hand
         with self._failing(change, arguments), transaction.atomic():
             request = approvals.open_request(change.caller, wish, rule, change.reason)
             event = record.event(
@@ -208,7 +212,7 @@ class Changer(Generic[S, P, R]):
         )
 
     def _verify(
-        self, change: Change[S], wish: Wish, rule: QuorumRule, arguments: dict[str, Any]
+        self, change: Change[S], wish: Wish, rule: QuorumRule | None, arguments: dict[str, Any]
     ) -> None:
         """Check an approved request once more. One that no longer holds is closed, with an entry."""
         approval = cast(Approval, change.approval)

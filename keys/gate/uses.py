@@ -28,6 +28,7 @@ from keys.callers import Caller
 from keys.errors import (
     Busy,
     Denied,
+    Invalid,
     KeyServiceError,
     NotFound,
     StateForbids,
@@ -177,7 +178,8 @@ class Operation(Generic[P, R]):
             key = snapshot.key(reference, load=load) if reference else None
         except DatabaseError:
             raise Unavailable("The database can't be reached now.") from None
-        context = kwargs.get("context") or {}
+        given = kwargs.get("context") or {}
+        context: Mapping[str, str] = given if isinstance(given, Mapping) else {}
         use = Use(caller, self.action, key, context, clock.now(), on_loop)
         subjects = {f"principal:{caller.principal_id}"}
         if key is not None:
@@ -207,6 +209,8 @@ class Operation(Generic[P, R]):
                 use.facts["grant"] = str(decision.grant)
             try:
                 _check_usage(use)
+                if context is not given and given:
+                    raise Invalid("The context must be an object of text pairs.", field="context")
                 result = self._compute(use, *args, **kwargs)
             except (Miss, Offload):
                 raise

@@ -60,7 +60,10 @@ class GrantForm(HouseForm):
         super().__init__(*args, **kwargs)
         applications = queries.list_principals(caller, Kind.APPLICATION, limit=1000).rows
         rows = queries.list_classifications(caller)
-        self._choose("application", [(str(r.id), r.name) for r in applications if r.active])
+        self._choose(
+            "application",
+            [("", "Choose one"), *((str(r.id), r.name) for r in applications if r.active)],
+        )
         self._choose("classification", [("", "None")] + [(r.name, r.title) for r in rows])
         fitting = [
             action for action in GRANTABLE
@@ -92,7 +95,7 @@ def grant_create(request: HttpRequest, caller: Caller) -> HttpResponse:
         messages.success(request, "Granted. It holds from the next request on.")
         return redirect(back)
 
-    context = {"back": back, "key": key, "none": not form.fields["application"].choices}  # type: ignore[attr-defined]
+    context = {"back": back, "key": key, "none": len(form.fields["application"].choices) < 2}  # type: ignore[attr-defined]
     return handle(request, form, create, "grants/form.html", context)
 
 

@@ -21,14 +21,14 @@ from kms_console.web.doors import may, page
 from kms_console.web.templatetags.console import relative
 
 PARTS = {
-    "database": "The metadata database",
-    "log": "The audit log",
-    "material": "The database of key material",
-    "root_key": "The root key",
-    "broker": "The job queue",
-    "worker": "The worker",
-    "beat": "The scheduler",
-    "key_stores": "A key store",
+    "database": "metadata database",
+    "log": "audit log",
+    "material": "database of key material",
+    "root_key": "root key",
+    "broker": "job queue",
+    "worker": "worker",
+    "beat": "scheduler",
+    "key_stores": "key stores",
 }
 
 
@@ -79,7 +79,7 @@ def _unhealthy() -> list[Matter]:
         Matter(
             "bad",
             "server-off",
-            f"{PARTS.get(part.name, part.name)} needs a look",
+            f"Needs a look: {PARTS.get(part.name, part.name)}",
             part.reason,
             address if part.name == "key_stores" else "",
             "Key stores",

@@ -7,6 +7,7 @@ from typing import Any
 from django.apps import apps
 
 from keys import administration
+from keys.actions import GRANTABLE
 from keys.models import Grant, Job
 from tests.house import House
 
@@ -21,6 +22,11 @@ TABLES = [
 def furnish(house: House) -> dict[str, str]:
     """Return a real value for every part that an address of the API has."""
     key = house.key("patient-health", name="Records", alias="records")
+    grant = Grant.objects.get()
+    operations = [action.value for action in GRANTABLE]
+    administration.create_grant(
+        house.olga, "billing", classification="internal", operations=operations
+    )
     request = house.pending(administration.rotate_key, house.olga, str(key.id))
     return {
         "key": "invoices",
@@ -29,7 +35,7 @@ def furnish(house: House) -> dict[str, str]:
         "application": "billing",
         "person": "udo",
         "credential": str(house.billing.credential_id),
-        "grant": str(Grant.objects.get().id),
+        "grant": str(grant.id),
         "key_store": "software",
         "approval": str(request.id),
         "job": str(Job.objects.order_by("created_at")[0].id),

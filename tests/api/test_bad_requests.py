@@ -68,16 +68,13 @@ BAD_REFERENCES = [
     "%00",
     "a%00b",
     "%ff%fe",
-    "..%5c..",
     "%27%20OR%201=1--",
-    "%F0%9F%94%91",
     "%ED%A0%80",
     "1" * 400,
     "-1",
     "٣",
-    "%0a",
 ]
-CALLERS = ["billing", "stranger", "ada", "olga", "udo"]
+CALLERS = ["billing", "ada", "olga"]
 
 
 def caller(house: House, name: str) -> Api:
@@ -103,6 +100,17 @@ def test_bad_bodies_change_nothing(house: House, name: str) -> None:
     assert contents() == before
 
 
+def test_the_same_requests_without_their_fault_would_have_got_somewhere(house: House) -> None:
+    """Without this the tests around it could not fail."""
+    parts = furnish(house)
+    callers = [caller(house, name) for name in ("billing", "olga", "ada", "udo", "otto")]
+    for route in ROUTES:
+        body = None if route.method == "GET" else GOOD.get((route.method, route.name), {})
+        answers = [api.call(route.method, route.path(**parts), body) for api in callers]
+        got = {a.json["code"] if a.type == PROBLEM else str(a.status) for a in answers}
+        assert got - {"invalid", "denied", "not_found", "malformed_request"}, (route, got)
+
+
 @pytest.mark.parametrize("name", CALLERS)
 def test_bad_queries_are_refused(house: House, name: str) -> None:
     parts, api = furnish(house), caller(house, name)
@@ -114,7 +122,7 @@ def test_bad_queries_are_refused(house: House, name: str) -> None:
             is_refused(api.get(f"{route.path(**parts)}?{query}"), (route, query))
 
 
-@pytest.mark.parametrize("name", ["billing", "olga", "ada", "udo"])
+@pytest.mark.parametrize("name", CALLERS)
 def test_what_is_not_there_is_not_found_or_not_allowed(house: House, name: str) -> None:
     parts, api = furnish(house), caller(house, name)
     before = contents()
@@ -220,7 +228,9 @@ def test_an_announced_length_over_the_limit_is_refused_unread(house: House) -> N
         assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "ten", "5, 5", "٣".encode().decode("latin-1")])
+@pytest.mark.parametrize(
+    "length", ["-1", "1e3", "0x10", "ten", "5, 5", "٣".encode().decode("latin-1")]
+)
 def test_a_length_that_is_no_number_is_refused(house: House, length: str) -> None:
     answer = _sent(house, "random", {"content-length": length}, part(b"{}"))
     assert answer is not None

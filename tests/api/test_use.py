@@ -15,7 +15,7 @@ from keys import administration, operations, snapshot
 from kms_console.api.rest import asgi
 from kms_console.api.rest.codecs.use import RANDOM, ROWS, USES
 from kms_console.api.rest.views.uses import USE_VIEWS
-from tests.api.clients import PREFIX, Api, Answer, application, part, person, scope, talk, use
+from tests.api.clients import PREFIX, Answer, Api, part, person, scope, talk, use
 from tests.house import House
 
 
@@ -118,9 +118,7 @@ def test_answers_that_hold_no_chance_are_the_same_bytes_at_both_doors(
         ("random", {"count": 0}),
     ],
 )
-def test_refusals_are_the_same_bytes_at_both_doors(
-    house: House, path: str, asked: Any
-) -> None:
+def test_refusals_are_the_same_bytes_at_both_doors(house: House, path: str, asked: Any) -> None:
     table, views = both(path, asked, house.token("billing"), x_request_id="the-same")
     assert 400 <= table.status < 500
     table.problem(table.status, table.json["code"])
@@ -176,9 +174,8 @@ def test_the_loop_never_touches_the_orm(house: House) -> None:
         token = f"Bearer {house.token('billing')}"
         content = json.dumps({"plaintext": "QQ=="}).encode()
         headers = {"authorization": token, "content-type": "application/json"}
-        answers = []
-        for path in ("keys/invoices/encrypt", "keys/nowhere/encrypt", "keys/invoices/encrypt"):
-            answers.append(await talk(asgi.handle, scope(path, headers), part(content)))
+        paths = ("keys/invoices/encrypt", "keys/nowhere/encrypt", "keys/invoices/encrypt")
+        answers = [await talk(asgi.handle, scope(path, headers), part(content)) for path in paths]
         headers["authorization"] = "Bearer kms_unknown"
         answers.append(await talk(asgi.handle, scope("random", headers), part(b"")))
         return answers

@@ -157,8 +157,23 @@ def test_more_threads_than_sessions_wait_their_turn(softhsm: Token) -> None:
     store.close()
 
 
-def test_eight_threads_go_on_while_the_token_is_restarted(
-    hsm: Pkcs11Backend, softhsm: Token
+def reconnect(hsm: Pkcs11Backend, softhsm: Token) -> None:
+    """As the backend does it itself: closing sessions under a thread inside the library crashes it."""
+    hsm._connection().lost(hsm._connection().generation)
+
+
+def come_and_go(hsm: Pkcs11Backend, softhsm: Token) -> None:
+    """Another key store on the token, by another name, so that it has a connection of its own."""
+    _, token = hsm._connection().connected()
+    settings = {"module": softhsm.settings["module"], "token_serial": token.serial.decode()}
+    passing = Pkcs11Backend(uuid.uuid4(), settings, Secret(softhsm.pin.encode()))
+    passing.random(8)
+    passing.close()
+
+
+@pytest.mark.parametrize("disturb", [reconnect, come_and_go])
+def test_eight_threads_go_on_while_connections_come_and_go(
+    hsm: Pkcs11Backend, softhsm: Token, disturb: Callable[[Pkcs11Backend, Token], None]
 ) -> None:
     handle = hsm.generate(uuid.uuid4(), "AES_256").handle
     wrong: list[object] = []
@@ -181,13 +196,13 @@ def test_eight_threads_go_on_while_the_token_is_restarted(
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    for _ in range(20):
-        # A reconnect as the backend itself does it: closing sessions under a thread that is inside
-        # the library is what crashes it.
-        hsm._connection().lost(hsm._connection().generation)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(40):
+            disturb(hsm, softhsm)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert wrong == []
     assert min(done) >= 50
 

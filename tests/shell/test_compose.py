@@ -47,8 +47,7 @@ def of(word: str) -> list[str]:
 def settings_variables() -> set[str]:
     """Return every variable that settings.py reads, with its _FILE twin."""
     source = (BASE_DIR / "kms_console" / "settings.py").read_text(encoding="utf-8")
-    names = set(re.findall(r'environment\.\w+\(\s*"([A-Z_]+)"', source))
-    names |= set(re.findall(r'_database\("([A-Z_]+)"', source))
+    names = set(re.findall(r'(?:environment\.\w+|databases\.configured)\(\s*"([A-Z_]+)"', source))
     assert {"DATABASE_URL", "SECRET_KEY", "KMS_DATA"} <= names
     return names | {f"{name}_FILE" for name in names}
 

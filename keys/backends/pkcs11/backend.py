@@ -42,6 +42,7 @@ GCM_NONCE_BYTES = 12
 GCM_TAG_BYTES = 16
 RANDOM_LIMIT = 1024
 PUBLIC_CACHE_SIZE = 10_000
+ATTEMPTS = 4
 
 # How tokens say that a tag is wrong: in the standard's words, or (SoftHSM) in vague ones.
 _REFUSED = (pkcs11.EncryptedDataInvalid, pkcs11.EncryptedDataLenRange, pkcs11.DataInvalid)
@@ -340,27 +341,29 @@ class Pkcs11Backend(Backend):
         return self._in_session(handle, run)
 
     def _in_session(self, handle: str | None, act: Callable[[Pooled], Answer]) -> Answer:
-        """Run `act` on a session; once more where the session or an object handle was void."""
-        connection = self._connection()
-        for last in (False, True):
+        """Run `act` on a session; again where the session or an object handle had become void.
+
+        Every use may be run twice: none changes the token. That a key is not there is believed only
+        of a search by a session that is surely logged in (_loaded), never of a void handle.
+        """
+        connection, looked_again = self._connection(), False
+        for _ in range(ATTEMPTS):
             with connection.session(handle) as pooled:
                 try:
                     return act(pooled)
                 except _NotAble:
-                    pooled.keys.pop(handle or "", None)
-                    if last:
+                    if looked_again:
                         raise failures.forbidden() from None
-                except failures.STALE:
+                    looked_again = True
                     pooled.keys.pop(handle or "", None)
-                    if last:
-                        raise NoMaterial from None
                 except pkcs11.PKCS11Error as error:
-                    if not failures.is_lost(error):
+                    if failures.is_lost(error) or connection.is_void(pooled):
+                        connection.lost(pooled.generation)
+                    elif isinstance(error, failures.STALE):
+                        pooled.keys.pop(handle or "", None)
+                    else:
                         raise failures.translated(error) from None
-                    connection.lost(pooled.generation)
-                    if last:
-                        raise failures.translated(error) from None
-        raise AssertionError("unreachable")
+        raise BackendUnavailable("The token keeps going away.")
 
     def _loaded(self, pooled: Pooled, handle: str) -> objects.Found:
         found: objects.Found | None = pooled.keys.get(handle)
@@ -369,7 +372,7 @@ class Pkcs11Backend(Backend):
             return found
         label, _ = _parsed(handle)
         with MANAGE:
-            if not self._connection().is_logged_in(pooled):
+            if not pooled.is_logged_in():
                 raise pkcs11.SessionHandleInvalid
             found = objects.find(pooled.session, label)
             if found is None:

@@ -1,7 +1,8 @@
 """One token, logged in once, with a bounded pool of sessions.
 
-- The login session is kept as long as the connection: closing it logs out every other session of
-  the process. It is the only read-write one; what changes the token goes through it, under MANAGE.
+- The login session is kept as long as the connection. It is the only read-write one; what changes
+  the token goes through it, under MANAGE. Nobody ever calls C_Logout: it would void every object
+  handle in use by other threads. The token logs out when its last session is closed.
 - Sessions of the pool open without a PIN: login belongs to the process, not to the session.
 - python-pkcs11 binds an object to the session it was found on, so each session keeps its own cache.
 - A connection has a generation. When the token goes away the generation is raised: what was found
@@ -47,8 +48,16 @@ class Pooled:
     """A session and the keys found on it, newest last."""
 
     session: pkcs11.Session
+    module: Module
     generation: int
     keys: OrderedDict[str, Any] = field(default_factory=OrderedDict)
+
+    def is_logged_in(self) -> bool:
+        """Whether the session is alive and sees private objects."""
+        return self.module.is_logged_in(self.session)
+
+    def close(self) -> None:
+        self.module.close_session(self.session)
 
     def remember(self, handle: str, key: Any) -> None:
         self.keys[handle] = key
@@ -117,7 +126,7 @@ class Connection:
             # names the token otherwise. The PIN can't be tried now, only compared.
             if _pins.get(place) == self.pin:
                 return session
-            _closed(session)
+            module.close_session(session)
             raise failures.PinRefused(
                 "Something else in this process is logged in to the token with another PIN."
             )
@@ -132,7 +141,7 @@ class Connection:
             _pins[place] = self.pin
             return login
         finally:
-            _closed(session)
+            module.close_session(session)
 
     @contextlib.contextmanager
     def managing(self) -> Iterator[pkcs11.Session]:
@@ -168,11 +177,13 @@ class Connection:
                 self._every = []
                 self._open -= len(idle)
                 self._changed.notify_all()
-            for session in [*(pooled.session for pooled in idle), login]:
-                _closed(session)
+            for pooled in idle:
+                pooled.close()
+            if login is not None and self._module is not None:
+                self._module.close_session(login)
 
     def close(self) -> None:
-        """Log out. Sessions in use are closed when they come back."""
+        """Close all sessions; those in use when they come back. With the last the token logs out."""
         self.lost(self.generation)
 
     # --- the pool
@@ -192,9 +203,9 @@ class Connection:
             for pooled in self._every:
                 pooled.keys.pop(handle, None)
 
-    def is_logged_in(self, pooled: Pooled) -> bool:
-        module, _ = self.connected()
-        return module.is_logged_in(pooled.session)
+    def is_void(self, pooled: Pooled) -> bool:
+        """Whether what `pooled` said last says nothing: the token went away meanwhile."""
+        return pooled.generation != self.generation or not pooled.is_logged_in()
 
     def _take(self, handle: str | None) -> Pooled:
         if self._login is None:
@@ -223,10 +234,10 @@ class Connection:
     def _opened(self) -> Pooled:
         with MANAGE:
             for last in (False, True):
-                _, token = self.connected()
+                module, token = self.connected()
                 generation = self.generation
                 try:
-                    return Pooled(token.open(), generation)
+                    return Pooled(token.open(), module, generation)
                 except pkcs11.PKCS11Error as error:
                     lost = failures.is_lost(error)
                     if lost:
@@ -241,7 +252,7 @@ class Connection:
                 self._idle.append(pooled)
                 self._changed.notify()
                 return
-        _closed(pooled.session)
+        pooled.close()
         self._forget_one()
 
     def _forget_one(self) -> None:
@@ -269,12 +280,6 @@ def _pin_text(pin: Secret) -> str:
         return pin.reveal().decode("utf-8")
     except UnicodeDecodeError:
         raise BackendError("The PIN is not text.") from None
-
-
-def _closed(session: Any) -> None:
-    if session is not None:
-        with contextlib.suppress(pkcs11.PKCS11Error):
-            session.close()
 
 
 _shared: dict[Selector, Connection] = {}

@@ -1,12 +1,13 @@
 """Loading a vendor's PKCS#11 library, the way threads and forks need it.
 
-Three traps, each seen to hang or crash:
+Traps, each seen to hang, crash or mislead:
 - python-pkcs11 calls C_Initialize(NULL), which promises the library that one thread uses it, and
   then calls it from many. We initialise it ourselves, with CKF_OS_LOCKING_OK.
 - A library that was loaded before a fork may hang in the child. It is loaded on first use, and a
   process that was forked from one that had loaded it refuses.
 - python-pkcs11 has no C_GetSessionInfo, without which an empty search can mean 'no such key' as
   well as 'not logged in'. We call it ourselves.
+- Its Session.close() logs out all sessions of the process. We close sessions ourselves, too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CK_UNAVAILABLE_INFORMATION = ctypes.c_ulong(-1).value
 _USER_STATES = frozenset({1, 3})  # read-only user functions, read-write user functions
 
 # Places in CK_FUNCTION_LIST, after its version.
-_INITIALIZE, _TOKEN_INFO, _SESSION_INFO = 0, 6, 15
+_INITIALIZE, _TOKEN_INFO, _CLOSE_SESSION, _SESSION_INFO = 0, 6, 13, 15
 
 
 class _InitializeArguments(ctypes.Structure):
@@ -96,6 +97,14 @@ class Module:
         info = _SessionInfo()
         result = self._call(_SESSION_INFO, ctypes.c_ulong(int(session.handle)), ctypes.byref(info))
         return result == CKR_OK and info.state in _USER_STATES
+
+    def close_session(self, session: Any) -> None:
+        """Close a session and nothing more.
+
+        python-pkcs11's close() of a session that brought the PIN logs out the whole process, under
+        threads that are using the token. Without that, the token logs out with its last session.
+        """
+        self._call(_CLOSE_SESSION, ctypes.c_ulong(int(session.handle)))
 
     def free_memory(self, slot: int) -> int | None:
         """Return the bytes left for private objects, or None where the token doesn't say."""

@@ -77,5 +77,5 @@ urlpatterns = [
     path("audit/export", audit.Export.as_view(), name="export"),
     path("audit/verify", audit.Verify.as_view(), name="verify"),
     path("audit/<index>", audit.OneEntry.as_view(), name="entry"),
-    re_path(r"^(?s:.*)$", docs.NotHere.as_view(), name="not-here"),
+    re_path(r"^[\s\S]*$", docs.NotHere.as_view(), name="not-here"),
 ]

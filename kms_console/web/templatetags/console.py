@@ -76,7 +76,7 @@ def _time(value: datetime | None, form: str, told: bool = True) -> str:
     )
     if not told:
         return parts
-    return format_html('{} <span class="muted nowrap">{}</span>', parts, relative(value))
+    return format_html('<span class="when">{}, <span class="muted nowrap">{}</span></span>', parts, relative(value))
 
 
 # --- states
@@ -125,6 +125,12 @@ def days(count: int | None) -> str:
     if count is None:
         return ""
     return f"{count} day{'' if count == 1 else 's'}"
+
+
+@register.filter
+def words(code: str) -> str:
+    """Return a code of ours as words: no_grant, no grant."""
+    return code.replace("_", " ")
 
 
 @register.filter
