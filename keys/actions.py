@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from keys.algorithms import Usage
 from keys.callers import Role
-from keys.lifecycle import Direction
+from keys.states import Direction
 
 
 class Kind(StrEnum):

@@ -25,11 +25,11 @@ from keys.backends.base import Backend, Material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
 from keys.gate.changes import Change
-from keys.lifecycle import GONE, Condition, KeyState, VersionState
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.secret import Secret
 from keys.services import scheduler
+from keys.states import GONE, SERVING, Condition, KeyState, VersionState
 from keys.stores import backend_of
 
 logger = logging.getLogger(__name__)
@@ -290,7 +290,7 @@ def _install(job: Job, version: KeyVersion, material: dict[str, str], now: datet
 
 def _walk_to_destruction(version: KeyVersion, now: datetime, reason: str) -> None:
     """Walk legal edges only: whatever still serves is deactivated first."""
-    if version.state in lifecycle.SERVING:
+    if version.state in SERVING:
         lifecycle.move_version(version, VersionState.DEACTIVATED, now, reason)
     compromised = version.state == VersionState.COMPROMISED
     lifecycle.move_version(

@@ -1,75 +1,29 @@
-"""The states of keys and versions: tables, and the only code that writes a state column.
+"""The only code that writes a state column, by compare-and-set, along the tables of keys/states.py.
 
-Sources: NIST SP 800-57 part 1 rev. 5, section 7 (version states); KMIP 2.1 (Destroyed Compromised);
-AWS KMS key states (the named key). docs/adr/0001-the-gate.md says who calls this.
+Also what a state allows: check_use(). Sources: NIST SP 800-57 part 1 rev. 5, section 7.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from django.db import models
 from django.db.models import Q
 
 from keys.errors import Conflict, IllegalTransition, StateForbids
-
-if TYPE_CHECKING:
-    from keys.models import Classification, Key, KeyVersion
-
-
-class VersionState(models.TextChoices):
-    PRE_ACTIVE = "pre_active", "Pre-active"
-    ACTIVE = "active", "Active"
-    SUSPENDED = "suspended", "Suspended"
-    DEACTIVATED = "deactivated", "Deactivated"
-    COMPROMISED = "compromised", "Compromised"
-    DESTROYED = "destroyed", "Destroyed"
-    DESTROYED_COMPROMISED = "destroyed_compromised", "Destroyed, compromised"
-
-
-class Condition(models.TextChoices):
-    """How the material is doing; apart from the state."""
-
-    CREATING = "creating", "Being created"
-    PENDING_DESTRUCTION = "pending_destruction", "Waiting for destruction"
-    UNAVAILABLE = "unavailable", "Material unavailable"
-
-
-class KeyState(models.TextChoices):
-    PENDING_IMPORT = "pending_import", "Waiting for import"
-    ENABLED = "enabled", "Enabled"
-    DISABLED = "disabled", "Disabled"
-    PENDING_DESTRUCTION = "pending_destruction", "Waiting for destruction"
-    DESTROYED = "destroyed", "Destroyed"
-
+from keys.models import Classification, Key, KeyVersion
+from keys.states import (
+    GONE,
+    KEY_EDGES,
+    SERVING,
+    VERSION_EDGES,
+    Condition,
+    Direction,
+    KeyState,
+    VersionState,
+)
 
 _V, _K = VersionState, KeyState
-
-# 13 legal edges of 42 ordered pairs.
-VERSION_EDGES: dict[VersionState, frozenset[VersionState]] = {
-    _V.PRE_ACTIVE: frozenset({_V.ACTIVE, _V.COMPROMISED, _V.DESTROYED}),
-    _V.ACTIVE: frozenset({_V.SUSPENDED, _V.DEACTIVATED, _V.COMPROMISED}),
-    _V.SUSPENDED: frozenset({_V.ACTIVE, _V.DEACTIVATED, _V.COMPROMISED}),
-    _V.DEACTIVATED: frozenset({_V.COMPROMISED, _V.DESTROYED}),
-    _V.COMPROMISED: frozenset({_V.DESTROYED_COMPROMISED}),
-    _V.DESTROYED: frozenset({_V.DESTROYED_COMPROMISED}),
-    _V.DESTROYED_COMPROMISED: frozenset(),
-}
-
-KEY_EDGES: dict[KeyState, frozenset[KeyState]] = {
-    _K.PENDING_IMPORT: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
-    _K.ENABLED: frozenset({_K.DISABLED, _K.PENDING_DESTRUCTION}),
-    _K.DISABLED: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
-    # Cancelling returns a key to disabled, never straight to enabled.
-    _K.PENDING_DESTRUCTION: frozenset({_K.DISABLED, _K.DESTROYED}),
-    _K.DESTROYED: frozenset(),
-}
-
-# States that no longer hold material.
-GONE = frozenset({_V.DESTROYED, _V.DESTROYED_COMPROMISED})
-# States a primary version can be in.
-SERVING = frozenset({_V.ACTIVE, _V.SUSPENDED})
 
 
 def check_version_edge(version: KeyVersion, to: VersionState) -> None:
@@ -120,8 +74,6 @@ def make_primary(version: KeyVersion, classification: Classification, now: datet
 
     Raises IllegalTransition or Conflict.
     """
-    from keys.models import KeyVersion
-
     serving = KeyVersion.objects.filter(key_id=version.key_id, state__in=SERVING).exclude(
         pk=version.pk
     )
@@ -150,8 +102,6 @@ def rotation_date(key: Key, version: KeyVersion) -> datetime | None:
 
 def move_key(key: Key, to: KeyState, **columns: object) -> None:
     """Write a key's next state by compare-and-set. Raises IllegalTransition or Conflict."""
-    from keys.models import Key
-
     state = KeyState(key.state)
     if to not in KEY_EDGES[state]:
         raise IllegalTransition(
@@ -168,8 +118,6 @@ def move_key(key: Key, to: KeyState, **columns: object) -> None:
 
 
 def _compare_and_set(version: KeyVersion, changes: dict[str, object]) -> None:
-    from keys.models import KeyVersion
-
     unchanged = Q(
         pk=version.pk, state=version.state, condition=version.condition, primary=version.primary
     )
@@ -181,13 +129,6 @@ def _compare_and_set(version: KeyVersion, changes: dict[str, object]) -> None:
 def _apply(row: models.Model, changes: dict[str, object]) -> None:
     for column, value in changes.items():
         setattr(row, column, value)
-
-
-class Direction(models.TextChoices):
-    """The two kinds of use (SP 800-57: originator usage and recipient usage)."""
-
-    PROTECT = "protect", "Protect new data"
-    PROCESS = "process", "Process protected data"
 
 
 def check_use(

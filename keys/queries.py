@@ -15,13 +15,13 @@ from keys.actions import Action
 from keys.callers import Caller, Kind
 from keys.errors import KeyServiceError, NotFound, Unavailable
 from keys.gate.reads import not_found
-from keys.lifecycle import KeyState, VersionState
 from keys.models import (
     Approval,
     Classification,
     Credential,
     Grant,
     Heartbeat,
+    Installation,
     Job,
     Key,
     KeyStore,
@@ -30,6 +30,7 @@ from keys.models import (
 )
 from keys.models.job import OPEN_STATES
 from keys.policy import Standing
+from keys.states import KeyState, VersionState
 
 PAGE = 50
 
@@ -378,9 +379,8 @@ def key_store_health() -> list[tuple[str, bool | None, str]]:
 
 
 def is_set_up() -> bool:
-    from keys.administration.house import is_set_up as done
-
-    return done()
+    """Whether set-up was done; it then stays closed for ever."""
+    return Installation.objects.exists()
 
 
 def principal_of(user_id: int) -> Principal | None:

@@ -10,8 +10,8 @@ from django.db.models import Count, Q
 from keys import clock, gate
 from keys.actions import Action
 from keys.callers import Caller
-from keys.lifecycle import KeyState
 from keys.models import Classification, Key
+from keys.states import KeyState
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from celery import shared_task
-from kombu.exceptions import OperationalError
 
-from keys import jobs, names, sweep
+from keys import jobs, names, queue, sweep
 from keys.administration import execute
 
-logger = logging.getLogger(__name__)
 
-
-@shared_task(name="keys.sweep")
+@shared_task(name=queue.SWEEP)
 def sweep_all() -> None:
     """Find what is due and hand it out in chunks."""
     sweep.beat("sweep")
     due = sweep.due()
     for chunk in _chunks(due.requests):
-        send(execute_requests, chunk)
+        queue.send(queue.EXECUTE_REQUESTS, chunk)
     for chunk in _chunks(due.rotations):
-        send(rotate, chunk)
+        queue.send(queue.ROTATE, chunk)
     for chunk in _chunks(due.jobs):
-        send(run_jobs, chunk)
+        queue.send(queue.RUN_JOBS, chunk)
     sweep.tidy()
 
 
-@shared_task(name="keys.rotate")
+@shared_task(name=queue.ROTATE)
 def rotate(ids: list[str]) -> None:
     """Rotate those of these keys that are due."""
     wanted = _uuids(ids)[: sweep.CHUNK]
     sweep.rotate(sweep.rotations_due(sweep.CHUNK, among=wanted))
 
 
-@shared_task(name="keys.run_jobs")
+@shared_task(name=queue.RUN_JOBS)
 def run_jobs(ids: list[str]) -> None:
     """Carry out those of these jobs that are due."""
     for job in _uuids(ids):
@@ -45,23 +41,11 @@ def run_jobs(ids: list[str]) -> None:
             jobs.run(job)
 
 
-@shared_task(name="keys.execute_requests")
+@shared_task(name=queue.EXECUTE_REQUESTS)
 def execute_requests(ids: list[str]) -> None:
     """Carry out those of these requests that are approved."""
     for approval in _uuids(ids):
         execute(str(approval))
-
-
-def send(task: Any, ids: Sequence[str]) -> bool:
-    """Queue a task; where the broker is away say so and go on: the next sweep finds the work again."""
-    try:
-        task.apply_async(args=[list(ids)], ignore_result=True, retry=False)
-    except (OperationalError, OSError) as error:
-        logger.warning(
-            "The broker can't be reached (%s); the next sweep takes over.", type(error).__name__
-        )
-        return False
-    return True
 
 
 def _chunks(ids: Sequence[uuid.UUID]) -> list[list[str]]:

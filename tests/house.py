@@ -34,10 +34,10 @@ from keys.algorithms import SPECS
 from keys.backends import registry
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import PendingApproval
-from keys.lifecycle import VERSION_EDGES, VersionState
 from keys.models import Approval, Credential, Grant, Job, Key, KeyStore, KeyVersion, Principal
 from keys.secret import Secret
 from keys.services import operator
+from keys.states import VERSION_EDGES, VersionState
 from tests.databases import ALIASES, Database, connected_to
 from tests.processes import Broker
 
@@ -48,7 +48,7 @@ PEOPLE = {
     "oona": ("Oona", Role.OFFICER),
     "udo": ("Udo", Role.AUDITOR),
 }
-# Every ordered pair of different version states: 42, of which lifecycle.VERSION_EDGES allows 13.
+# Every ordered pair of different version states: 42, of which states.VERSION_EDGES allows 13.
 ALL_PAIRS = list(itertools.permutations(VersionState, 2))
 LEGAL_PAIRS = [(a, b) for a, b in ALL_PAIRS if b in VERSION_EDGES[a]]
 

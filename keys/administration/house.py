@@ -17,11 +17,6 @@ from keys.models import Installation, KeyStore, Principal
 from keys.secret import Secret
 
 
-def is_set_up() -> bool:
-    """Whether set-up was done; it then stays closed for ever."""
-    return Installation.objects.exists()
-
-
 @gate.change(Action.SET_UP, on=targets.house)
 def set_up(change: Change[None], *, people: Secret, reason: str = "") -> list[Principal]:
     """Make the administrator and the first officers; then close for ever.
@@ -29,7 +24,7 @@ def set_up(change: Change[None], *, people: Secret, reason: str = "") -> list[Pr
     `people`: JSON, a list of {"name", "username", "role", "password"}; secret as a whole, since it
     holds passwords. Key stores and policies come next, by the same functions as any later one.
     """
-    if is_set_up():
+    if queries.is_set_up():
         raise Conflict("The console is set up already.")
     given = _people(people)
     rows = []

@@ -14,11 +14,11 @@ from keys.backends import materials
 from keys.backends.base import Protection
 from keys.errors import AlreadyExists, BackendError, Conflict, Invalid, StateForbids, Unsupported
 from keys.gate.changes import Change
-from keys.lifecycle import Condition, KeyState, VersionState
 from keys.models import Classification, Job, Key, KeyStore, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.models.key import ManagementModel, Origin
 from keys.secret import Secret
+from keys.states import Condition, KeyState, VersionState
 
 
 @gate.change(Action.CREATE_KEY, on=targets.classification)

@@ -11,9 +11,9 @@ from keys.actions import Action
 from keys.administration.keys import _add_job
 from keys.errors import Conflict, NotFound, StateForbids
 from keys.gate.changes import Change
-from keys.lifecycle import Condition, KeyState, VersionState
 from keys.models import Key, KeyVersion
 from keys.models.job import JobKind
+from keys.states import GONE, Condition, KeyState, VersionState
 from keys.stores import backend_of
 
 ACTION_TO = {
@@ -37,7 +37,7 @@ def _action(arguments: dict[str, Any]) -> Action:
 def transition_version(
     change: Change[Key], *, number: int, to: str, days: int | None = None, reason: str = ""
 ) -> KeyVersion:
-    """Move one version to another state of lifecycle.VERSION_EDGES.
+    """Move one version to another state of states.VERSION_EDGES.
 
     Destruction waits for the classification's window (`days`: a longer one); a job walks the last
     edge then. Raises IllegalTransition, NotFound, Invalid.
@@ -54,7 +54,7 @@ def transition_version(
         raise Conflict("The version waits for its destruction; cancel that first.")
     change.touch("key", key.id)
     change.facts["from"] = version.state
-    ends = target in lifecycle.GONE and version.state != VersionState.DESTROYED
+    ends = target in GONE and version.state != VersionState.DESTROYED
     if ends:
         return _schedule(change, version, days)
     if target == VersionState.ACTIVE:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
-from keys import approvals, gate, names, parameters, targets
+from keys import approvals, gate, names, parameters, queue, targets
 from keys.actions import Action
 from keys.approvals import Wish
 from keys.callers import Caller, Door, Kind, Method, Role
@@ -209,6 +209,4 @@ def _open_or_approved(approval: Approval) -> None:
 
 def _hand_over(approval: Approval) -> None:
     """Tell the worker; where the broker is away, the next sweep finds the request by itself."""
-    from keys import tasks
-
-    tasks.send(tasks.execute_requests, [str(approval.id)])
+    queue.send(queue.EXECUTE_REQUESTS, [str(approval.id)])

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from keys.algorithms import SPEC_CHOICES, USAGE_CHOICES
-from keys.lifecycle import Condition, KeyState, VersionState
+from keys.states import Condition, KeyState, VersionState
 
 
 class Origin(models.TextChoices):

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 from keys import administration, clock, operations, queries, sweep
+from keys.approvals import LIVE
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import CannotDecrypt, Conflict, KeyServiceError, NotFound, PendingApproval
 from keys.models import Approval, Key, Principal
@@ -40,7 +41,8 @@ def load() -> tuple[Accounts | None, bool]:
     if queries.is_set_up():
         if not any(person.demo for person in _principals(Kind.PERSON).values()):
             raise Conflict(
-                "The console was set up otherwise; the worked example is for a new data folder."
+                "The console was set up otherwise, and the worked example wants a new data folder: "
+                "start without --demo, or choose another folder."
             )
         if accounts is None or accounts.loaded_at:
             return accounts, False
@@ -128,6 +130,11 @@ class _Story:
         )
 
     def _import(self, plan: KeyPlan) -> None:
+        # Earlier votes were for material that went with the process that made it.
+        for stale in self._requests(_keys()[plan.alias], "import_key"):
+            administration.withdraw_request(
+                self.olga, str(stale.id), reason="Its material was not kept"
+            )
         material = Secret(os.urandom(32))
         origin = clock.now() - timedelta(days=plan.days_old)
 
@@ -289,8 +296,9 @@ class _Story:
                 )
 
     def _requests(self, key: Key | None, action: str) -> list[Approval]:
-        found = queries.list_approvals(self.olga, state="open", key=key).rows
-        return [request for request in found if request.action == action]
+        """Return the requests for this that are still open or approved."""
+        found = queries.list_approvals(self.olga, key=key).rows
+        return [row for row in found if row.action == action and row.state in LIVE]
 
     # --- votes
 

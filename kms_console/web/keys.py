@@ -20,11 +20,11 @@ from keys.actions import Action
 from keys.algorithms import SPEC_CHOICES, SPECS, Usage
 from keys.callers import Caller
 from keys.errors import Invalid, NotFound
-from keys.lifecycle import KeyState, VersionState
 from keys.models import Approval, Classification, Key
 from keys.models.key import Origin
 from keys.queries import KeyFilters
 from keys.secret import Secret
+from keys.states import KeyState, VersionState
 from kms_console.web import verbs
 from kms_console.web.doors import confirm, handle, may, offer, page
 from kms_console.web.forms import HouseForm, MomentField, PairsField, reason_field

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_safe
 from keys import clock, queries, queries_audit, statistics
 from keys.actions import Action
 from keys.callers import Caller
-from keys.lifecycle import KeyState
 from keys.queries import Overview
+from keys.states import KeyState
 from keys.statistics import ClassCount, Week
 from kms_console import health
 from kms_console.web.doors import may, page

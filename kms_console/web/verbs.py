@@ -12,8 +12,8 @@ from typing import Any
 from keys import administration as a
 from keys.actions import Action
 from keys.callers import Caller
-from keys.lifecycle import VERSION_EDGES, Condition, KeyState, VersionState
 from keys.models import Key, KeyVersion
+from keys.states import VERSION_EDGES, Condition, KeyState, VersionState
 from kms_console.web.forms import DestroyForm, HouseForm, ReasonForm
 
 

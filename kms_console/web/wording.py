@@ -8,10 +8,10 @@ from typing import Any
 from keys.actions import Action
 from keys.algorithms import ALGORITHMS, SPECS, Usage
 from keys.backends import registry
-from keys.lifecycle import Condition, KeyState, VersionState
 from keys.models.approval import ApprovalState
 from keys.models.job import JobKind, JobState
 from keys.models.key import ManagementModel, Origin
+from keys.states import Condition, KeyState, VersionState
 
 # kind -> value -> (tone, icon, word)
 _STATES: dict[str, dict[str, tuple[str, str, str]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keys.lifecycle import GONE, VERSION_EDGES, VersionState
+from keys.states import GONE, VERSION_EDGES, VersionState
 from tests.api.clients import person
 from tests.house import ALL_PAIRS, House
 

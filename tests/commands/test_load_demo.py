@@ -292,7 +292,7 @@ class Cut(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", ["_set_up", "_keys", "_application", "_lifecycle", "_uses"])
+@pytest.mark.parametrize("after", ["_set_up", "_vote", "_keys", "_application", "_inbox"])
 def test_a_load_that_was_cut_off_is_finished_by_the_next(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:

@@ -22,7 +22,6 @@ from keys.errors import (
     PendingApproval,
     StateForbids,
 )
-from keys.lifecycle import VersionState
 from keys.models import (
     Approval,
     Classification,
@@ -34,6 +33,7 @@ from keys.models import (
     Vote,
 )
 from keys.secret import Secret
+from keys.states import VersionState
 from tests.house import House
 
 S = VersionState

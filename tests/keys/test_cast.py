@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth import authenticate
 
 from keys import operations
-from keys.lifecycle import VersionState
 from keys.models import Principal
+from keys.states import VersionState
 from kms_console import identity
 from tests.house import ALL_PAIRS, LEGAL_PAIRS, House
 

@@ -32,8 +32,8 @@ from keys.errors import (
     Unsupported,
 )
 from keys.gate import Change
-from keys.lifecycle import VersionState
 from keys.models import Grant, Job, Key, KeyVersion
+from keys.states import VersionState
 from tests.house import House
 from tests.processes import eventually, script
 

@@ -14,9 +14,9 @@ from django.db.models import F
 from keys import administration, clock, jobs, operations
 from keys.backends.software.models import WrappedMaterial
 from keys.errors import BackendError, BackendUnavailable, Conflict
-from keys.lifecycle import GONE, VersionState
 from keys.models import Job, Key, KeyVersion
 from keys.secret import Secret
+from keys.states import GONE, VersionState
 from tests.house import House
 from tests.keys import stores
 from tests.processes import Process, script
@@ -397,7 +397,7 @@ HEIR = KILLER.replace("killed@", "heir@").replace(
 def test_what_a_killed_worker_left_another_finishes_once(
     house: House, watched: dict[str, Any], broker: Any, tmp_path: Path
 ) -> None:
-    from keys import tasks
+    from keys import queue
 
     house.environment["KMS_JOB_LEASE_SECONDS"] = "1"
     off(house, True)
@@ -405,7 +405,7 @@ def test_what_a_killed_worker_left_another_finishes_once(
     off(house, False)
     Job.objects.update(run_after=F("run_after") - timedelta(days=1))
     connections.close_all()
-    assert tasks.send(tasks.run_jobs, [str(job.id)])
+    assert queue.send(queue.RUN_JOBS, [str(job.id)])
     first = script(house, KILLER, tmp_path / "killed")
     assert first.wait() == -9, first.text
     job.refresh_from_db()
@@ -418,7 +418,7 @@ def test_what_a_killed_worker_left_another_finishes_once(
         second.wait_for("ready")
 
         def done() -> bool:
-            tasks.send(tasks.run_jobs, [str(job.id)] * 3)
+            queue.send(queue.RUN_JOBS, [str(job.id)] * 3)
             job.refresh_from_db()
             return job.state == "succeeded"
 

@@ -18,9 +18,9 @@ from keys.errors import (
     StateForbids,
     Unsupported,
 )
-from keys.lifecycle import KEY_EDGES, Condition, KeyState, VersionState
 from keys.models import Job, Key, KeyVersion
 from keys.secret import Secret
+from keys.states import KEY_EDGES, Condition, Direction, KeyState, VersionState
 from tests.house import House
 
 S = VersionState
@@ -252,7 +252,7 @@ def test_a_use_needs_the_state_of_key_and_version(
     state: VersionState, key_state: KeyState, condition: str, resting: bool
 ) -> None:
     now = clock.now()
-    for direction in lifecycle.Direction:
+    for direction in Direction:
         facts = {
             "key_state": key_state,
             "version_state": state,
@@ -264,7 +264,7 @@ def test_a_use_needs_the_state_of_key_and_version(
             "process_until": now + timedelta(seconds=1),
             "now": now,
         }
-        protect = direction == lifecycle.Direction.PROTECT
+        protect = direction == Direction.PROTECT
         expected = ALLOWED[state][0 if protect else 1]
         expected = expected or (state == S.SUSPENDED and resting and not protect)
         expected = expected and key_state == KeyState.ENABLED
@@ -287,7 +287,7 @@ def test_an_active_version_that_is_not_primary_protects_nothing() -> None:
             key_state="enabled",
             version_state="active",
             condition="",
-            direction=lifecycle.Direction.PROTECT,
+            direction=Direction.PROTECT,
             primary=False,
             suspended_processes=False,
             protect_until=None,

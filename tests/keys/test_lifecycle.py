@@ -10,8 +10,8 @@ from django.db import IntegrityError, transaction
 
 from keys import administration, clock, jobs, lifecycle, operations
 from keys.errors import Conflict, IllegalTransition, Invalid, NotFound, StateForbids
-from keys.lifecycle import GONE, VERSION_EDGES, Condition, VersionState
 from keys.models import Approval, Job, Key, KeyVersion
+from keys.states import GONE, VERSION_EDGES, Condition, VersionState
 from tests.house import ALL_PAIRS, House
 
 S = VersionState

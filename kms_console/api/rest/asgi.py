@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from keys.callers import Caller
-from keys.errors import TooLarge
+from keys.errors import NotFound, TooLarge
 from keys.snapshot import Miss
 from kms_console import identity
 from kms_console.api.rest import problems
@@ -113,7 +113,7 @@ async def handle(scope: Scope, receive: Receive, send: Send) -> None:
 def _row(path: str) -> tuple[Row[Any], str]:
     found = USE_PATHS.fullmatch(path)
     if found is None:
-        raise problems.errors.NotFound
+        raise NotFound
     key, operation = found.groups()
     return (RANDOM, "") if operation is None else (USES[operation], reference(key))
 

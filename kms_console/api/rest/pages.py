@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,11 @@ class BrowsablePage(BaseRenderer):
 class ByAccept(BaseContentNegotiation):
     """A page for who asks for text/html, JSON for everybody else: an odd Accept header is no reason to refuse."""
 
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
-        return parsers[0]
+    def select_parser(self, request: Request, parsers: Iterable[Any]) -> Any:
+        return next(iter(parsers))
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[Any], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[Any], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         kind: type[BaseRenderer] = (
             BrowsablePage if wants_page(request.META.get("HTTP_ACCEPT", "")) else Json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -161,13 +162,18 @@ def _first_line(kind: Any) -> str:
 
 
 def _component(kind: Any) -> dict[str, Any]:
-    """Return a struct's own schema, and remember the others that it speaks of."""
+    """Return a struct's own schema."""
     _, found = msgspec.json.schema_components([kind], ref_template=COMPONENTS)
-    return openapi(found[kind.__name__])
+    own: dict[str, Any] = openapi(found[kind.__name__])
+    return own
 
 
+@functools.cache
 def components() -> dict[str, Any]:
-    """Return the schema of every struct that an operation names, and of those that they name."""
+    """Return the schema of every struct that an operation names, and of those that they name.
+
+    Call it once all views are there.
+    """
     _, found = msgspec.json.schema_components(list(_structs.values()), ref_template=COMPONENTS)
     return {name: openapi(schema) for name, schema in found.items()} | _vocabularies
 
@@ -212,11 +218,14 @@ class DoorSchema(AutoSchema):  # type: ignore[misc,unused-ignore]
         registry = args[4] if len(args) > 4 else kwargs["registry"]
         for name, schema in components().items():
             registry.register_on_missing(
-                ResolvedComponent(
-                    name=name, type=ResolvedComponent.SCHEMA, object=name, schema=schema
-                )
+                ResolvedComponent(name, ResolvedComponent.SCHEMA, schema, name)  # type: ignore[no-untyped-call]
             )
-        return super().get_operation(*args, **kwargs)
+        found = super().get_operation(*args, **kwargs)
+        body = (found or {}).get("requestBody")
+        if body is not None:
+            named = body["content"][JSON]["schema"]["$ref"].rpartition("/")[2]
+            body["required"] = bool(components()[named].get("required"))
+        return found
 
     def _get_format_parameters(self) -> list[Any]:
         return []

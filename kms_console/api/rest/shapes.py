@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from keys import lifecycle
+from keys import states
 from keys.algorithms import Usage
 from keys.models import approval, job
 from keys.models import key as keys
@@ -30,9 +30,9 @@ def one_of(choices: Iterable[str], name: str) -> Meta:
     return Meta(pattern=f"^(?:{'|'.join(words)})$", extra_json_schema=told)
 
 
-KeyState = Annotated[str, one_of(lifecycle.KeyState.values, "KeyState")]
-VersionState = Annotated[str, one_of(lifecycle.VersionState.values, "VersionState")]
-Condition = Annotated[str, one_of(lifecycle.Condition.values, "Condition")]
+KeyState = Annotated[str, one_of(states.KeyState.values, "KeyState")]
+VersionState = Annotated[str, one_of(states.VersionState.values, "VersionState")]
+Condition = Annotated[str, one_of(states.Condition.values, "Condition")]
 Origin = Annotated[str, one_of(keys.Origin.values, "Origin")]
 ManagementModel = Annotated[str, one_of(keys.ManagementModel.values, "ManagementModel")]
 ApprovalState = Annotated[str, one_of(approval.ApprovalState.values, "ApprovalState")]
@@ -41,7 +41,7 @@ JobState = Annotated[str, one_of(job.JobState.values, "JobState")]
 KeyUsage = Annotated[str, one_of([usage.value for usage in Usage], "KeyUsage")]
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
+class Shape(msgspec.Struct, kw_only=True):
     pass
 
 

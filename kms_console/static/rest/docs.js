@@ -14,6 +14,7 @@
     url: place.dataset.document,
     domNode: place,
     deepLinking: true,
+    validatorUrl: null, // nothing of this console is sent elsewhere
     presets: [SwaggerUIBundle.presets.apis],
     // Who is signed in to the console can try requests here; those that change something need this.
     requestInterceptor: (request) => {

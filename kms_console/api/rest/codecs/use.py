@@ -37,11 +37,11 @@ Algorithm = Annotated[str, Meta(max_length=64, description="Left out: the key's 
 Prehashed = Annotated[bool, Meta(description="`message` is the digest itself.")]
 
 
-class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Asked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class _Served(msgspec.Struct, frozen=True, kw_only=True):
+class _Served(msgspec.Struct, kw_only=True):
     """What every answer names: the key, its version, the algorithm."""
 
     key_id: uuid.UUID
@@ -128,7 +128,7 @@ class RandomRequest(_Asked):
     count: Annotated[int, Meta(ge=1, le=operations.RANDOM_LIMIT, description="Bytes.")] = 32
 
 
-class RandomResponse(msgspec.Struct, frozen=True, kw_only=True):
+class RandomResponse(msgspec.Struct, kw_only=True):
     random_bytes: Binary
 
 

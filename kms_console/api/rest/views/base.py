@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from django.http import HttpResponseBase
 from django.urls import reverse
 from msgspec import Meta
 from rest_framework.request import Request
@@ -32,7 +31,7 @@ After = Annotated[
 ]
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Asked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What a request may carry, and nothing else."""
 
 
@@ -62,7 +61,7 @@ class Door(APIView):
     permission_classes = [HasCaller]
     renderer_classes = [Json, BrowsablePage]
     content_negotiation_class = ByAccept
-    metadata_class = None  # type: ignore[assignment]
+    metadata_class = None
     http_method_names = ["get", "post", "patch", "delete", "head"]
     schema = DoorSchema()
 
@@ -72,9 +71,7 @@ class Door(APIView):
                 kwargs[name] = self.kwargs[name] = reference(value)
         super().initial(request, *args, **kwargs)
 
-    def finalize_response(
-        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
         final["Cache-Control"] = "no-store"
         return final

@@ -12,10 +12,10 @@ from rest_framework.response import Response
 
 from keys import administration, queries
 from keys.callers import Caller
-from keys.lifecycle import Condition
 from keys.models import Key
 from keys.queries import KeyFilters
 from keys.secret import Secret
+from keys.states import Condition
 from kms_console.api.rest import shapes, shown
 from kms_console.api.rest.codecs.strict import given
 from kms_console.api.rest.schema import operation, page_of

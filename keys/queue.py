@@ -1,0 +1,28 @@
+"""Handing work to the workers, by a task's name and ids only. The work itself stands in the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from celery import current_app
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger(__name__)
+
+SWEEP = "keys.sweep"
+ROTATE = "keys.rotate"
+RUN_JOBS = "keys.run_jobs"
+EXECUTE_REQUESTS = "keys.execute_requests"
+
+
+def send(task: str, ids: Sequence[str]) -> bool:
+    """Queue a task. Where the broker is away say so and go on: the next sweep finds the work again."""
+    try:
+        current_app.send_task(task, args=[list(ids)], ignore_result=True, retry=False)
+    except (OperationalError, OSError) as error:
+        logger.warning(
+            "The broker can't be reached (%s); the next sweep takes over.", type(error).__name__
+        )
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""The console in tests: browsers of Django's own kind, signed in as one of the cast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.test import Client
+
+from kms_console.web import throttle
+from tests.house import House, password
+
+SignedIn = Callable[[str], Client]
+
+
+def signed_in_client(username: str, **options: bool) -> Client:
+    """Return a client that went through the sign-in page, as a person would."""
+    client = Client(**options)
+    answer = client.post("/sign-in", {"username": username, "password": password(username)})
+    assert answer.status_code == 302, answer.content.decode()
+    return client
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_throttled() -> Iterator[None]:
+    throttle.forget()
+    yield
+    throttle.forget()
+
+
+@pytest.fixture
+def olga(house: House) -> Client:
+    return signed_in_client("olga")
+
+
+@pytest.fixture
+def ada(house: House) -> Client:
+    return signed_in_client("ada")
+
+
+@pytest.fixture
+def udo(house: House) -> Client:
+    return signed_in_client("udo")

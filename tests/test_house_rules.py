@@ -1,0 +1,380 @@
+"""The rules that hold everywhere, read from the code itself: see docs/adr/."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from auditlog.registry import auditlog
+from django.apps import apps
+from django.conf import settings
+
+from keys import administration, operations
+from keys.actions import ACTIONS, Action, Kind
+from keys.gate.changes import Changer
+from keys.gate.uses import Operation
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("audit", "keys", "kms_console")
+LINES = 450
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def sources(*rooms: str) -> list[Path]:
+    found = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
+    return [path for path in found if "migrations" not in path.parts]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path, *, only_module_level: bool = False) -> Iterator[str]:
+    """Yield the full names of what a file imports; names from a package as `package.name`."""
+    nodes = tree(path).body if only_module_level else ast.walk(tree(path))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:
+                parts = path.relative_to(ROOT).parts[: -node.level]
+                package = ".".join([*parts, *filter(None, [package])])
+            yield from (f"{package}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def dotted(node: ast.AST) -> str:
+    """Return `a.b.c` for a chain of names, else an empty string; calls in between are skipped."""
+    parts: list[str] = []
+    while True:
+        if isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        elif isinstance(node, ast.Name):
+            return ".".join([node.id, *reversed(parts)])
+        else:
+            return ""
+
+
+def calls(path: Path) -> Iterator[tuple[int, str, ast.Call]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and (name := dotted(node.func)):
+            yield node.lineno, name, node
+
+
+def parametrized(*rooms: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", sources(*rooms), ids=name_of)
+
+
+# --- what imports what
+
+
+FORBIDDEN = {
+    "audit": ("keys", "kms_console", "tests"),
+    "keys": ("kms_console", "tests", "django.http", "django.urls", "django.shortcuts",
+             "django.views", "django.template", "rest_framework", "drf_spectacular"),
+    "kms_console": ("tests",),
+}  # fmt: skip
+# A view's response, a template's rendering: nothing that the domain or the record should know.
+HTTP_EVERYWHERE = ("requests", "httpx", "urllib3")
+
+
+@parametrized(*ROOMS)
+def test_nothing_imports_backwards(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    wrong = [name for name in imports(path) if within(name, *FORBIDDEN[room], *HTTP_EVERYWHERE)]
+    assert not wrong, f"{name_of(path)} imports {wrong}"
+
+
+SDKS = ("pkcs11", "boto3", "botocore", "google.cloud", "azure", "hvac")
+
+
+@parametrized(*ROOMS)
+def test_vendor_sdks_stay_in_their_backend(path: Path) -> None:
+    used = [name for name in imports(path) if within(name, *SDKS)]
+    if used:
+        assert path.relative_to(ROOT).parts[:2] == ("keys", "backends"), used
+        assert len(path.relative_to(ROOT).parts) == 4, f"{name_of(path)} is no backend of its own"
+
+
+@parametrized(*ROOMS)
+def test_a_backend_is_imported_only_when_a_store_of_its_kind_is_used(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    backends = [
+        name
+        for name in imports(path, only_module_level=True)
+        if re.match(r"keys\.backends\.[a-z0-9_]+\.", name)
+        and (ROOT / Path(*name.split(".")[:3])).is_dir()
+    ]
+    own = ".".join(parts[:3])
+    foreign = [name for name in backends if not within(name, own)]
+    assert not foreign, f"{name_of(path)} imports {foreign}"
+
+
+def test_the_domain_is_loaded_without_any_vendors_library() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import django; django.setup(); import sys, keys.administration, keys.operations, keys.sweep;"
+        f"print([m for m in sys.modules if m.split('.')[0] in {SDKS!r}])"
+    )
+    environment = {"DJANGO_SETTINGS_MODULE": "kms_console.settings", "SECRET_KEY": "x" * 50}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+# --- one gate, one writer of states
+
+
+def _callers_of(*names: str, rooms: tuple[str, ...] = ROOMS) -> set[str]:
+    return {
+        name_of(path) for path in sources(*rooms) for _, name, _ in calls(path) if name in names
+    }
+
+
+def test_only_the_gate_decides() -> None:
+    assert _callers_of("policy.decide", "decide") == {
+        "keys/gate/changes.py",
+        "keys/gate/reads.py",
+        "keys/gate/uses.py",
+    }
+
+
+def test_only_the_gate_writes_to_the_log() -> None:
+    writers = _callers_of("writer.append", "append", "writer.appender", "appender", "Appender")
+    within_the_record = {name for name in writers if name.startswith("audit/")}
+    assert within_the_record == {"audit/appender.py", "audit/refusals.py"}
+    assert writers - within_the_record == {"keys/gate/record.py"}
+    recorders = _callers_of(
+        "record.wait", "record.submit", "record.in_transaction", "wait", "submit", "in_transaction"
+    )
+    assert {name for name in recorders if "gate" not in name} == set()
+    for path in sources("keys", "kms_console"):
+        entries = [n for n in imports(path) if n in ("audit.models.Entry", "audit.models.Head")]
+        if entries:
+            writes = [
+                n for _, n, _ in calls(path) if re.search(r"\.(create|bulk_create|update)$", n)
+            ]
+            assert not [n for n in writes if "Entry" in n or "Head" in n], name_of(path)
+
+
+def _written_columns(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield what a file assigns to a `state` column, or writes by update(); creating is no move."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Attribute) and target.attr in ("state", "primary"):
+                    yield node.lineno, ast.unparse(target)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = {keyword.arg for keyword in node.keywords}
+            if node.func.attr in ("update", "update_or_create", "bulk_update") and named & {
+                "state",
+                "primary",
+                "condition",
+            }:
+                yield node.lineno, ast.unparse(node.func)
+            if node.func.attr == "setattr" and "state" in ast.unparse(node):
+                yield node.lineno, ast.unparse(node)
+
+
+def test_only_the_lifecycle_writes_states_of_keys_and_versions() -> None:
+    found = {
+        f"{name_of(path)}:{line} {what}"
+        for path in sources(*ROOMS)
+        for line, what in _written_columns(path)
+        if name_of(path) != "keys/lifecycle.py"
+    }
+    # Jobs have a state of their own; keys.jobs alone writes it, by compare-and-set.
+    foreign = {entry for entry in found if not entry.startswith("keys/jobs.py:")}
+    assert not foreign, foreign
+    for entry in found:
+        line = int(entry.split(":")[1].split(" ")[0])
+        text = "\n".join((ROOT / "keys/jobs.py").read_text().splitlines()[max(0, line - 6) : line])
+        assert "Job.objects" in text or "rows" in text or "waiting" in text, entry
+
+
+# --- one verb, one function, every door
+
+
+def _domain_functions() -> dict[str, Changer[object, ..., object] | Operation[..., object]]:
+    found = {}
+    for module in (administration, operations):
+        for name, value in vars(module).items():
+            if isinstance(value, Changer | Operation):
+                found[name] = value
+    return found
+
+
+# Actions that more than one function does, or none of those that people call.
+TRANSITIONS = {
+    Action.ACTIVATE_VERSION,
+    Action.SUSPEND_VERSION,
+    Action.DEACTIVATE_VERSION,
+    Action.REVOKE_VERSION,
+    Action.DESTROY_VERSION,
+}
+OWN = {Action.RUN_JOB, Action.CHECK_KEY_STORE}
+
+
+def test_every_action_has_exactly_one_function_behind_it() -> None:
+    behind: dict[Action, list[str]] = {}
+    for name, function in _domain_functions().items():
+        action = function.action if isinstance(function, Operation) else function._action
+        if isinstance(action, Action):
+            behind.setdefault(action, []).append(name)
+    assert all(len(names) == 1 for names in behind.values()), behind
+    wanted = {a for a, row in ACTIONS.items() if row.kind is not Kind.READ} - TRANSITIONS - OWN
+    assert wanted - set(behind) == set()
+    for action, (name,) in behind.items():
+        assert name == action.value or action is Action.EXPIRE_REQUEST, f"{action} is {name}()"
+
+
+DOORS = [path for path in sources("kms_console") if "migrations" not in path.parts]
+WRITES = re.compile(
+    r"\.(objects(\.[a-z_]+)*\.(create|get_or_create|update_or_create|bulk_create|update|delete)"
+    r"|save|delete|bulk_update)$"
+)
+# A session's own rows, and Django's own machinery; nothing of the domain.
+HARMLESS = re.compile(r"(session|request\.session|form|cache|response|cookies)", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", DOORS, ids=name_of)
+def test_a_door_writes_nothing_itself(path: Path) -> None:
+    wrong = [
+        f"{line}: {name}"
+        for line, name, _ in calls(path)
+        if WRITES.search("." + name) and not HARMLESS.search(name)
+    ]
+    assert not wrong, f"{name_of(path)} writes by itself: {wrong}"
+
+
+@pytest.mark.parametrize("path", DOORS, ids=name_of)
+def test_a_door_calls_the_domains_own_functions_and_none_that_is_not_there(path: Path) -> None:
+    modules = {"administration": administration, "operations": operations}
+    for line, name, _ in calls(path):
+        parts = name.split(".")
+        for short, module in modules.items():
+            if short in parts[:-1]:
+                verb = parts[parts.index(short) + 1]
+                assert hasattr(module, verb), f"{name_of(path)}:{line} calls {name}"
+    reached = [
+        name
+        for name in imports(path)
+        if within(name, "keys.lifecycle", "keys.gate", "keys.policy", "keys.approvals")
+    ]
+    allowed = ("VersionState", "KeyState", "Condition", "VERSION_EDGES", "KEY_EDGES", "SERVING",
+               "GONE", "Direction", "Standing")  # fmt: skip
+    machinery = [name for name in reached if name.rpartition(".")[2] not in allowed]
+    machinery = [name for name in machinery if name != "keys.approvals"]
+    assert not machinery, f"{name_of(path)} reaches into {machinery}"
+
+
+def test_the_scheduler_calls_the_same_functions() -> None:
+    used = {name for _, name, _ in calls(ROOT / "keys/sweep.py")}
+    assert {"rotate_key", "expire_request"} <= used
+    for file in ("keys/sweep.py", "keys/tasks.py"):
+        writes = [n for _, n, _ in calls(ROOT / file) if WRITES.search("." + n)]
+        assert [n for n in writes if not n.startswith("Heartbeat")] == [], file
+
+
+# --- habits
+
+
+@pytest.mark.parametrize("path", sources(*ROOMS), ids=name_of)
+def test_no_check_can_be_skipped(path: Path) -> None:
+    names = {node.arg for node in ast.walk(tree(path)) if isinstance(node, ast.arg | ast.keyword)}
+    flags = {n for n in names if n and re.fullmatch(r"(skip|ignore|bypass|no|without)_(check|auth|policy|audit|quorum|votes?|gate)\w*", n)}  # fmt: skip
+    # Django's own commands have an option of that name; it skips system checks.
+    if path.is_relative_to(ROOT / "kms_console" / "management"):
+        flags -= {"skip_checks"}
+    assert not flags, f"{name_of(path)}: {flags}"
+
+
+@pytest.mark.parametrize("path", [*sources(*ROOMS), *sources("tests")], ids=name_of)
+def test_files_stay_short(path: Path) -> None:
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    limit = LINES if path.is_relative_to(ROOT / "tests") is False else 800
+    assert count <= limit, f"{name_of(path)} has {count} lines"
+
+
+@parametrized("audit")
+def test_the_record_knows_no_floats(path: Path) -> None:
+    # Seconds to wait are floats and stay out of entries.
+    if path.name not in ("entries.py", "events.py", "canonical.py", "merkle.py", "store.py"):
+        return
+    floats = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Constant) and isinstance(node.value, float))
+        or (isinstance(node, ast.Name) and node.id == "float")
+        or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
+    ]
+    assert not floats, f"{name_of(path)}: lines {floats}"
+
+
+CONFIGURATION = {"Classification", "KeyStore", "Principal", "Credential", "Grant"}
+# Their every change of state is an entry of its own.
+STORIES = {"Key", "KeyVersion", "Job", "Heartbeat", "Approval", "Vote", "Installation"}
+
+
+def test_every_configuration_object_has_its_diffs() -> None:
+    models = {model.__name__: model for model in apps.get_app_config("keys").get_models()}
+    assert set(models) == CONFIGURATION | STORIES, "say what the new model is"
+    registered = {model.__name__ for model in auditlog.get_models()}
+    assert registered == CONFIGURATION
+
+
+def test_no_request_is_a_transaction() -> None:
+    for alias, database in settings.DATABASES.items():
+        assert not database.get("ATOMIC_REQUESTS"), alias
+
+
+@pytest.mark.parametrize("path", sources(*ROOMS), ids=name_of)
+def test_no_store_is_asked_inside_a_transaction(path: Path) -> None:
+    """A lexical look: no `with transaction.atomic()` block calls a store's work."""
+    work = re.compile(
+        r"(backend|store)\w*\.(generate|find|import_material|destroy|encrypt|decrypt|sign|mac|suspend|resume|deactivate)$"
+    )
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.With) and any(
+            "transaction.atomic" in ast.unparse(item) for item in node.items
+        ):
+            inside = [dotted(c.func) for c in ast.walk(node) if isinstance(c, ast.Call)]
+            assert not [name for name in inside if work.search(name)], name_of(path)
+
+
+@pytest.mark.parametrize("path", sources("keys", "audit"), ids=name_of)
+def test_functions_of_the_domain_stay_short(path: Path) -> None:
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > 75
+    }
+    assert not long, f"{name_of(path)}: {long}"
