@@ -28,6 +28,7 @@ from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule
 from keys.targets import Target
 
+ALTERED = "the request was altered after it was made"
 LIVE = [ApprovalState.OPEN, ApprovalState.APPROVED]
 
 
@@ -176,7 +177,7 @@ def votes_fault(approval: Approval) -> str:
     """
     asked = _asked(approval)
     if asked is None:
-        return "the request was altered after it was made"
+        return ALTERED
     m, n, listed = asked["quorum"]["m"], asked["quorum"]["n"], asked["officers"]
     votes = list(approval.votes.all())
     if any(not vote.approve for vote in votes):
@@ -193,6 +194,11 @@ def votes_fault(approval: Approval) -> str:
     if len(listed) < n:
         return f"{len(listed)} of {n} officers"
     return ""
+
+
+def altered(approval: Approval) -> bool:
+    """Whether a request, or a column that repeats it, is no longer what was written down."""
+    return _asked(approval) is None
 
 
 def _asked(approval: Approval) -> dict[str, Any] | None:

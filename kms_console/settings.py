@@ -163,6 +163,10 @@ REDIS_URL = environment.text("REDIS_URL", environment.broker_url(DATA_DIR))
 SWEEP_SECONDS = environment.number("KMS_SWEEP_SECONDS", 30, 1)
 JOB_LEASE_SECONDS = environment.number("KMS_JOB_LEASE_SECONDS", 120, 1)
 BACKEND_TIMEOUT_SECONDS = environment.number("KMS_BACKEND_TIMEOUT_SECONDS", 30, 1)
+# A PKCS#11 module is native code that runs in this process: only from folders that root owns.
+PKCS11_MODULE_FOLDERS = environment.words(
+    "PKCS11_MODULE_FOLDERS", "/usr/lib,/usr/lib64,/usr/local/lib,/opt"
+)
 APPROVAL_DAYS = environment.number("KMS_APPROVAL_DAYS", 7, 1)
 
 # A hard bound on what waits for the log: beyond it requests are refused rather than queued.

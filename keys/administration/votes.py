@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -95,6 +96,8 @@ def expire_request(change: Change[Approval], *, reason: str = "") -> Approval:
 
 def staleness(approval: Approval) -> tuple[ApprovalState | None, str]:
     """Return how a live request should end now, and why; (None, "") while it holds."""
+    if approvals.altered(approval):
+        return ApprovalState.VOID, approvals.ALTERED
     if approvals.expired(approval):
         return ApprovalState.EXPIRED, "its time is over"
     fault = _fault(approval)
@@ -108,10 +111,14 @@ def execute(approval_id: str) -> None:
     request's state and its entry.
     """
     approval = Approval.objects.select_related("requester").filter(pk=approval_id).first()
-    if approval is None:
+    if approval is None or approval.state != ApprovalState.APPROVED:
+        return
+    fault = approvals.votes_fault(approval)
+    if fault:
+        _note_failure(approval, Conflict(f"The votes don't hold: {fault}."))
         return
     action = Action(approval.action)
-    if approval.state != ApprovalState.APPROVED or action.row.by_requester:
+    if action.row.by_requester:
         return
     requester = approval.requester
     caller = Caller(
@@ -164,7 +171,8 @@ def _note_failure(approval: Approval, error: KeyServiceError) -> None:
     approval.refresh_from_db()
     if isinstance(error, Unavailable) or approval.state != ApprovalState.APPROVED:
         return
-    fail_request(scheduler(), str(approval.id), error=error.detail, code=error.code)
+    with suppress(Conflict):  # somebody else closed it meanwhile
+        fail_request(scheduler(), str(approval.id), error=error.detail, code=error.code)
 
 
 @gate.change(Action.EXPIRE_REQUEST, on=targets.approval)

@@ -12,7 +12,6 @@ from django.conf import settings as django_settings
 from keys.backends.pkcs11.connection import Selector
 from keys.errors import Invalid
 
-MODULE_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt")
 DEFAULT_SESSIONS = 8
 MAX_SESSIONS = 64
 _NAMES = frozenset({"module", "token_label", "token_serial", "slot", "sessions", "iv_by_token"})
@@ -28,8 +27,8 @@ class Configuration:
 
 
 def module_folders() -> tuple[str, ...]:
-    """Return the folders a module may lie in; settings.PKCS11_MODULE_FOLDERS overrides them."""
-    return tuple(getattr(django_settings, "PKCS11_MODULE_FOLDERS", MODULE_FOLDERS))
+    """Return the folders a module may lie in."""
+    return tuple(django_settings.PKCS11_MODULE_FOLDERS)
 
 
 def read(settings: Mapping[str, Any]) -> Configuration:

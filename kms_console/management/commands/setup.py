@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with plain.errors():
-            call_command("prepare", stdout=StringIO())
+            self._prepare()
             if queries.is_set_up():
                 raise CommandError(CLOSED)
             plan = _read(options["from_json"]) if options["from_json"] else self._ask()
             self._set_up(plan)
+
+    def _prepare(self) -> None:
+        """Bring databases and root key; of all that is said, show only that a root key was made."""
+        own = StringIO()
+        with redirect_stdout(StringIO()):
+            call_command("prepare", stdout=own)
+        if own.getvalue():
+            self.stdout.write(own.getvalue().rstrip())
 
     def _set_up(self, plan: dict[str, Any]) -> None:
         store = plan.get("key_store", presets.FIRST_KEY_STORE)

@@ -1,0 +1,208 @@
+"""A key's life by the console's forms."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from keys.models import Approval, Grant, Key
+from keys.states import VERSION_EDGES, VersionState
+from kms_console.web import verbs
+from tests.console.conftest import signed_in_client
+from tests.house import House
+
+REASON = {"reason": "the plan says so"}
+
+
+def create(client: Client, classification: str = "internal", **more: object) -> Key:
+    form = {"name": "Orders 2027", "spec": "AES_256", "key_store": "software", "origin": "generated"}
+    answer = client.post(f"/keys/-/new?classification={classification}", {**form, **more})
+    assert answer.status_code == 302, answer.content.decode()
+    return Key.objects.get(alias=answer["Location"].rpartition("/")[2])
+
+
+def test_an_officer_creates_a_key_in_a_classification(house: House, olga: Client) -> None:
+    chooser = olga.get("/keys/-/new").content.decode()
+    assert "Patient health" in chooser
+    key = create(olga, owner="Sales", labels="team=sales\nregion = north", rotation_days="30")
+    assert (key.alias, key.state, key.owner) == ("orders-2027", "enabled", "Sales")
+    assert key.labels == {"region": "north", "team": "sales"}
+    page = olga.get(f"/keys/{key.alias}").content.decode()
+    for word in (
+        "Orders 2027", "AES-256", "Customer-managed", "Generated in the key store", "Enabled",
+        "Primary", "team=sales", "30 days", "curl", "/api/v1/keys/orders-2027/encrypt",
+    ):  # fmt: skip
+        assert word in page, word
+
+
+def test_a_taken_alias_is_told_at_its_field(house: House, olga: Client) -> None:
+    form = {"name": "Invoices", "spec": "AES_256", "key_store": "software", "origin": "generated"}
+    answer = olga.post("/keys/-/new?classification=internal", form)
+    assert answer.status_code == 409
+    assert "There is a key invoices already" in answer.content.decode()
+
+
+def test_a_key_is_rotated_disabled_enabled_and_saved_from_destruction(
+    house: House, olga: Client
+) -> None:
+    key = create(olga)
+    for verb, state in (
+        ("rotate", "enabled"),
+        ("disable", "disabled"),
+        ("enable", "enabled"),
+        ("destroy", "pending_destruction"),
+        ("cancel-destruction", "disabled"),
+    ):
+        assert verb in olga.get(f"/keys/{key.alias}").content.decode(), verb
+        assert olga.post(f"/keys/{key.alias}/do/{verb}", {}).status_code == 400, verb
+        assert olga.post(f"/keys/{key.alias}/do/{verb}", REASON).status_code == 302, verb
+        key.refresh_from_db()
+        assert key.state == state, verb
+        assert house.last_entry(action=_action(verb))["facts"]["reason"] == REASON["reason"]
+    assert [v.state for v in key.versions.order_by("number")] == ["deactivated", "active"]
+
+
+def _action(verb: str) -> str:
+    return verbs.KEY_VERBS[verb].verb.action.value
+
+
+def test_every_edge_of_the_state_table_has_its_button_and_no_other(house: House) -> None:
+    for state in VersionState:
+        key, number = house.version_in(state)
+        shown = {verb.name for verb in verbs.for_version(house.olga, key, house.version(key, number))}
+        wanted = {verbs.edge_verb(state, to) for to in VERSION_EDGES[state]}
+        if state == VersionState.DESTROYED:
+            wanted = set()
+        assert shown == wanted, state
+        assert verbs.for_version(house.udo, key, house.version(key, number)) == []
+
+
+def test_every_button_of_a_version_does_what_it_says(house: House, olga: Client) -> None:
+    for state in (VersionState.PRE_ACTIVE, VersionState.ACTIVE, VersionState.SUSPENDED,
+                  VersionState.DEACTIVATED, VersionState.COMPROMISED):  # fmt: skip
+        for to in VERSION_EDGES[state]:
+            key, number = house.version_in(state)
+            verb = verbs.edge_verb(state, to)
+            answer = olga.post(f"/keys/{key.alias}/versions/{number}/do/{verb}", REASON)
+            assert answer.status_code == 302, (state, to, answer.content.decode())
+            version = house.version(key, number)
+            if verb == "destroy":
+                assert version.condition == "pending_destruction", (state, to)
+                undo = f"/keys/{key.alias}/versions/{number}/do/cancel-destruction"
+                assert olga.post(undo, REASON).status_code == 302
+                assert house.version(key, number).condition == ""
+            else:
+                assert version.state == to, (state, to)
+
+
+def test_material_is_imported_as_base64_and_never_comes_back(house: House, olga: Client) -> None:
+    key = create(olga, origin="imported")
+    material = os.urandom(32)
+    text = base64.b64encode(material).decode()
+    address = f"/keys/{key.alias}/import"
+    wrong = base64.b64encode(material + b"!").decode()
+    for form in (
+        {"material": "not base64 at all!", **REASON},
+        {"material": wrong, **REASON},
+        {"material": text},
+        {**REASON},
+        {"material": text, "originated_at": "9999-01-01T00:00", **REASON},
+    ):
+        answer = olga.post(address, form)
+        assert answer.status_code == 400, form
+        assert text not in answer.content.decode()
+        assert wrong not in answer.content.decode()
+    form = {"material": text, "originated_at": "2026-01-02T03:04", **REASON}
+    answer = olga.post(address, form)
+    assert answer.status_code == 302, answer.content.decode()
+    key.refresh_from_db()
+    assert key.state == "enabled"
+    assert key.versions.get().originated_at.isoformat() == "2026-01-02T03:04:00+00:00"
+    told = str(house.entries())
+    assert text not in told
+    assert material.hex() not in told
+
+
+def test_material_is_imported_from_a_file(house: House, olga: Client) -> None:
+    key = create(olga, origin="imported")
+    file = SimpleUploadedFile("key.bin", os.urandom(32))
+    answer = olga.post(f"/keys/{key.alias}/import", {"file": file, **REASON})
+    assert answer.status_code == 302, answer.content.decode()
+    key.refresh_from_db()
+    assert key.state == "enabled"
+
+
+def test_an_import_that_needs_votes_is_given_twice(house: House, olga: Client) -> None:
+    key = create(olga, "patient-health", name="Brought", origin="imported")
+    text = base64.b64encode(os.urandom(32)).decode()
+    form = {"material": text, "originated_at": "2026-01-02T03:04", **REASON}
+    answer = olga.post(f"/keys/{key.alias}/import", form, follow=True)
+    page = answer.content.decode()
+    assert "Nothing has changed yet" in page
+    request = Approval.objects.get(action="import_key")
+    assert request.parameters["check_value"] in page
+    house.approve(str(request.id), execute=False)
+    assert "Import the material" in olga.get(f"/approvals/{request.id}").content.decode()
+    again = olga.get(f"/keys/{key.alias}/import").content.decode()
+    assert "2026-01-02T03:04" in again
+    assert olga.post(f"/keys/{key.alias}/import", form).status_code == 302
+    key.refresh_from_db()
+    request.refresh_from_db()
+    assert (key.state, request.state) == ("enabled", "executed")
+
+
+def test_an_application_is_registered_given_a_token_and_granted_a_key(
+    house: House, ada: Client
+) -> None:
+    olga = signed_in_client("olga")
+    answer = ada.post("/applications/-/new", {"name": "shop", "description": "sells things"})
+    application = answer["Location"]
+    issued = ada.post(f"{application}/credentials/new", {"source_networks": "10.0.0.0/8"})
+    assert issued.status_code == 200
+    assert issued["Cache-Control"] == "no-store"
+    page = issued.content.decode()
+    token = page.split('id="secret" tabindex="0">')[1].split("<")[0]
+    assert token.startswith("kms_")
+    assert token not in ada.get(application).content.decode()
+    identity = application.rpartition("/")[2]
+    form = {
+        "application": identity,
+        "key": "invoices",
+        "operations": ["encrypt", "decrypt"],
+        "context": "tenant=north",
+        **REASON,
+    }
+    answer = olga.post(f"/grants/-/new?application={identity}", form)
+    assert answer.status_code == 302, answer.content.decode()
+    grant = Grant.objects.get(principal_id=identity)
+    assert (grant.operations, grant.context) == (["decrypt", "encrypt"], {"tenant": "north"})
+    shown = olga.get("/keys/invoices").content.decode()
+    assert "shop" in shown
+    assert "tenant=north" in shown
+    assert olga.post(f"/grants/{grant.id}/revoke", REASON).status_code == 302
+    assert "Revoked" in ada.get(application).content.decode()
+    assert ada.post(f"{application}/close", REASON).status_code == 302
+    assert "Closed" in ada.get(application).content.decode()
+
+
+def test_search_and_filters_narrow_the_list_and_pages_go_on_where_they_ended(
+    house: House, olga: Client
+) -> None:
+    for number in range(55):
+        house.key(name=f"Series {number:02}")
+    page = olga.get("/keys?text=series").content.decode()
+    assert page.count('class="row"') == 50
+    assert "Next page" in page
+    following = olga.get("/keys?text=series&after=series-49").content.decode()
+    assert following.count('class="row"') == 5
+    assert "First page" in following
+    assert "Next page" not in following
+    assert "Invoices" not in page
+    assert "Invoices" in olga.get("/keys?classification=internal").content.decode()
+    none = olga.get("/keys?condition=overdue").content.decode()
+    assert "No key is like that" in none
+    house.let_days_pass(400)
+    assert "Overdue" in olga.get("/keys?condition=overdue").content.decode()
