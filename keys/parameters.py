@@ -84,4 +84,7 @@ def moment(value: Any, field: str) -> datetime | None:
         raise Invalid(f"{field} must be a time like 2027-01-31T12:00:00Z.", field=field) from None
     if parsed.tzinfo is None:
         raise Invalid(f"{field} lacks its time zone: write 2027-01-31T12:00:00Z.", field=field)
-    return parsed.astimezone(UTC)
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError:
+        raise Invalid(f"{field} lies outside the calendar.", field=field) from None

@@ -70,8 +70,9 @@ CLASSIFICATIONS: list[dict[str, Any]] = [
         "allowed_specs": ["AES_256", "ECC_NIST_P384", "HMAC_256", "HMAC_512"],
         "key_stores": ["software"],
         "rotation_days": 90,
-        "originator_days": 365,
-        "recipient_days": 1460,
+        # Room for a rotation that waits for votes: an overdue key still works.
+        "originator_days": 540,
+        "recipient_days": 1635,
         "quorum_m": 2,
         "quorum_n": 3,
         "destruction_days": 30,

@@ -18,6 +18,7 @@ from keys.models import Classification, Job, Key, KeyStore, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.models.key import ManagementModel, Origin
 from keys.secret import Secret
+from keys.services import SCHEDULER_ID
 from keys.states import Condition, KeyState, VersionState
 
 
@@ -136,7 +137,12 @@ def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") 
     `activate=False` leaves it pre-active, to be activated later. Returns the job: done, or waiting
     for a store that can't be reached. Raises StateForbids or Conflict.
     """
-    key = change.row
+    # Locked and read anew: of two who found it due, the second must see what the first did.
+    rows = Key.objects.select_for_update(of=("self",)).select_related("classification", "key_store")
+    key = rows.get(pk=change.row.pk)
+    scheduled = change.caller.principal_id == SCHEDULER_ID
+    if scheduled and (key.rotate_at is None or key.rotate_at > change.now):
+        raise Conflict("The key is not due any more.")
     if key.state != KeyState.ENABLED:
         raise StateForbids(
             f"Only an enabled key is rotated; this one is {KeyState(key.state).label.lower()}."

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.core.checks import Tags
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from keys.errors import KeyServiceError
+
+# Where the root key lies and who can read it. Addresses and templates are no business of commands:
+# checking them takes longer than most commands, and an auditor must not wait for a page to be mended.
+CHECKS = [Tags.security]
 
 
 @contextmanager

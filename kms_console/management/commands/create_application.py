@@ -40,6 +40,7 @@ class Command(BaseCommand):
         "Register an application and print its credentials, which can't be shown again. Grants "
         "that officers must agree to become requests."
     )
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="the application's name")

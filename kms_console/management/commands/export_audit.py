@@ -20,6 +20,7 @@ _WORDS = ("actor", "action", "object", "outcome", "door")
 
 class Command(BaseCommand):
     help = "Write audit entries, oldest first. That they left the house is itself an entry."
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

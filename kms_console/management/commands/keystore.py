@@ -15,6 +15,7 @@ from kms_console.management import plain
 
 class Command(BaseCommand):
     help = "Add a key store, list key stores, or check whether they can be reached."
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="do", required=True)

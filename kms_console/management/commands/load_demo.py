@@ -21,6 +21,7 @@ class Command(BaseCommand):
         "Load the worked example, a healthcare company with keys in every state, into a new data "
         "folder. Safe to repeat; passwords and tokens are printed the first time only."
     )
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -31,6 +31,7 @@ class Command(BaseCommand):
         "Set the console up: databases and root key where they are missing, the administrator, the "
         "officers, an auditor, the first key store and the first policies. Once, then never again."
     )
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

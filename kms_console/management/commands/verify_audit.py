@@ -29,6 +29,7 @@ class Command(BaseCommand):
         "Walk the audit log from its first entry to its head. Exit code 0 where it is whole, 1 where "
         "it isn't; then the first bad index is named."
     )
+    requires_system_checks = plain.CHECKS
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
