@@ -26,6 +26,9 @@ _MEMBERS = {
     *("reason", "source", "request_id", "approvals", "facts"),
 }
 
+# What databases give bytes as; SQLite keeps a column's value as whatever type it was written.
+BINARY = (bytes, bytearray, memoryview)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -124,6 +127,8 @@ def _check(entry: Entry, expected: int, *, whole: bool) -> None:
         raise _Bad(entry.index, f"There is an entry {entry.index}, which no log has.")
     if entry.index > expected:
         raise _Bad(expected, f"Entry {expected} is missing.")
+    if not isinstance(entry.leaf_hash, BINARY) or (whole and not isinstance(entry.body, BINARY)):
+        raise _Bad(expected, f"Entry {expected} is not kept as bytes.")
     if not whole:
         return
     data = bytes(entry.body)

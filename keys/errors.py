@@ -15,6 +15,8 @@ class KeyServiceError(Exception):
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "The request failed"
+    # Whether the gate has left an entry of this; what never reached it is recorded by the door.
+    recorded: bool = False
 
     def __init__(self, detail: str = "", **extra: Any) -> None:
         super().__init__(detail or self.title)

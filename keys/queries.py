@@ -13,7 +13,7 @@ from audit.events import Subject
 from keys import approvals, clock, gate, names, stores, targets
 from keys.actions import Action
 from keys.callers import Caller, Kind
-from keys.errors import KeyServiceError, NotFound, Unavailable
+from keys.errors import Invalid, KeyServiceError, NotFound, Unavailable
 from keys.gate.reads import not_found
 from keys.models import (
     Approval,
@@ -82,8 +82,7 @@ def find_key(caller: Caller, reference: str) -> Key:
     try:
         key = targets.key(reference, {}).row
     except NotFound:
-        not_found(caller, Action.READ_KEYS, "key", reference)
-        raise
+        raise not_found(caller, Action.READ_KEYS, "key", reference) from None
     gate.read(caller, Action.READ_KEYS, key=key)
     return key
 
@@ -268,8 +267,7 @@ def _find(caller: Caller, action: Action, kind: str, reference: str) -> Any:
     try:
         target = getattr(targets, kind)(reference, {})
     except NotFound:
-        not_found(caller, action, kind, reference)
-        raise
+        raise not_found(caller, action, kind, reference) from None
     gate.read(caller, action, target.subject())
     return target.row
 
@@ -277,6 +275,8 @@ def _find(caller: Caller, action: Action, kind: str, reference: str) -> Any:
 def _newest(rows: QuerySet[Any], after: str, limit: int) -> Page:
     """Page newest first, by time and id: `after` is the id of the last row seen."""
     last = rows.model.objects.filter(pk=names.as_uuid(after)).first() if after else None
+    if after and last is None:
+        raise Invalid("There is no such page; begin with the first.", field="after")
     if last is not None:
         rows = rows.filter(
             Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk)

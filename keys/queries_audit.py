@@ -51,8 +51,7 @@ def find_entry(caller: Caller, index: int) -> Entry:
     _checked(index)
     found = Entry.objects.filter(pk=index).first()
     if found is None:
-        reads.not_found(caller, Action.READ_AUDIT, "entry", str(index))
-        raise NotFound("There is no such entry.")
+        raise reads.not_found(caller, Action.READ_AUDIT, "entry", str(index))
     return found
 
 

@@ -124,7 +124,7 @@ def create_grant(
     about_key, about_class = _granted(key, classification)
     allowed = parameters.some_of(operations, "operations", OPERATIONS)
     if about_key is not None:
-        _fits(about_key, allowed)
+        check_operations(about_key, allowed)
     starts, ends = (
         parameters.moment(not_before, "not_before"),
         parameters.moment(expires_at, "expires_at"),
@@ -206,7 +206,7 @@ def _granted(key: Any, classification: Any) -> tuple[Key | None, Classification 
     return None, targets.classification(str(classification), {}).row
 
 
-def _fits(key: Key, operations: list[str]) -> None:
+def check_operations(key: Key, operations: list[str]) -> None:
     """Raise Invalid where a key of this usage can't do an operation at all."""
     for operation in operations:
         usage = Action(operation).row.usage

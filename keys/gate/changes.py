@@ -27,6 +27,7 @@ from keys.callers import Caller
 from keys.errors import (
     Conflict,
     Invalid,
+    KeyServiceError,
     LogUnavailable,
     NotFound,
     PendingApproval,
@@ -105,9 +106,9 @@ class Changer(Generic[S, P, R]):
         Raises PendingApproval where officers must agree first, and the other errors of keys.errors;
         whatever is raised has left an entry, LogUnavailable excepted.
         """
-        arguments = self._arguments(caller, reference, kwargs)
-        action = self._action_of(arguments)
         try:
+            arguments = self._arguments(caller, reference, kwargs)
+            action = self._action_of(arguments)
             standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
             change = self._admit(caller, standing, action, reference, arguments)
             rule = approvals.rule_for(action, change.target)
@@ -121,6 +122,9 @@ class Changer(Generic[S, P, R]):
             ) from None
         except DatabaseError:
             raise Unavailable("The database can't be reached now.") from None
+        except KeyServiceError as error:
+            error.recorded = True
+            raise
 
     def _action_of(self, arguments: dict[str, Any]) -> Action:
         return self._action if isinstance(self._action, Action) else self._action(arguments)

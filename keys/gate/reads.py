@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit.events import Outcome, Subject
+from audit.events import Event, Outcome, Subject
 from keys import clock, policy, snapshot
 from keys.actions import Action
 from keys.callers import Caller
+from keys.errors import KeyServiceError, NotFound
 from keys.gate import record
 from keys.gate.uses import refusal
 from keys.policy import Standing
@@ -40,13 +41,38 @@ def read(
     )
     if not decision.allowed or standing is None:
         record.wait(record.event(caller, action, about, Outcome.DENIED, reason=decision.reason))
-        raise refusal(decision, missing=False)
+        raise _recorded(refusal(decision, missing=False))
     if action.row.recorded:
         record.wait(record.event(caller, action, about, Outcome.SUCCESS, facts=facts))
     return standing
 
 
-def not_found(caller: Caller, action: Action, kind: str, reference: str) -> None:
-    """Leave the entry of a request for something that isn't there."""
+def not_found(caller: Caller, action: Action, kind: str, reference: str) -> NotFound:
+    """Leave the entry of a request for something that isn't there, and return the error to raise."""
     subject = Subject(kind, record.printable(reference))
     record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
+    error = NotFound()
+    error.recorded = True
+    return error
+
+
+def malformed(caller: Caller, address: str, error: KeyServiceError) -> None:
+    """Leave the entry of a request that its door could not make sense of, and that reached nothing else."""
+    record.wait(_malformed(caller, address, error))
+
+
+async def malformed_aio(caller: Caller, address: str, error: KeyServiceError) -> None:
+    """Do the same from an event loop."""
+    await record.wait_aio(_malformed(caller, address, error))
+
+
+def _malformed(caller: Caller, address: str, error: KeyServiceError) -> Event:
+    subject = Subject("address", record.printable(address))
+    return record.event(
+        caller, Action.MALFORMED_REQUEST, subject, Outcome.FAILED, reason=error.code
+    )
+
+
+def _recorded(error: KeyServiceError) -> KeyServiceError:
+    error.recorded = True
+    return error

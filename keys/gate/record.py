@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -72,6 +73,14 @@ def wait(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -
         raise translated(error) from None
     except TimeoutError:
         raise LogUnavailable("The audit log did not answer in time.") from None
+
+
+async def wait_aio(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
+    """Do the same on an event loop."""
+    try:
+        return await asyncio.wrap_future(submit(event, epoch, subjects))
+    except AuditError as error:
+        raise translated(error) from None
 
 
 def translated(error: AuditError) -> Exception:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial, update_wrapper
@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
-from audit.errors import AuditError, Superseded
+from audit.errors import Superseded
 from audit.events import Event, Outcome, Subject
 from keys import clock, lifecycle, policy, snapshot, stores
 from keys.actions import Action
@@ -32,6 +32,7 @@ from keys.errors import (
     KeyServiceError,
     NotFound,
     StateForbids,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
@@ -116,6 +117,8 @@ class _Attempt(Generic[R]):
 
     def outcome(self) -> R:
         if self.error is not None:
+            if isinstance(self.error, KeyServiceError):
+                self.error.recorded = True
             raise self.error
         return self.result  # type: ignore[return-value]
 
@@ -149,14 +152,9 @@ class Operation(Generic[P, R]):
             except (Miss, Offload):
                 work = partial(self._in_thread, caller, key, args, kwargs)
                 attempt = await loop.run_in_executor(_threads, work)
-            future: Future[int] = record.submit(attempt.event, attempt.epoch, attempt.subjects)
-            try:
-                await asyncio.wrap_future(future)
-            except Superseded:
-                continue
-            except AuditError as error:
-                raise record.translated(error) from None
-            return attempt.outcome()
+            with contextlib.suppress(Superseded):
+                await record.wait_aio(attempt.event, attempt.epoch, attempt.subjects)
+                return attempt.outcome()
         raise Busy("The key is changing too quickly; try again.")
 
     def _in_thread(self, caller: Caller, key: str, args: Any, kwargs: Any) -> _Attempt[R]:
@@ -238,6 +236,9 @@ def use(action: Action) -> Callable[[Callable[Concatenate[Use, P], R]], Operatio
 
 def refusal(decision: policy.Decision, missing: bool) -> KeyServiceError:
     """Return the error of a refusal: who may not know of the subject learns nothing of it."""
+    if decision.reason.startswith(("account_", "credential_")):
+        # What the caller proved itself with is no longer good: as if it had proved nothing.
+        return Unauthenticated(decision.detail)
     if missing or not decision.visible:
         return NotFound()
     return Denied(decision.detail)

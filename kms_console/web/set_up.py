@@ -72,7 +72,9 @@ class SetUpForm(HouseForm):
             label="User name",
             max_length=128,
             required=required,
-            widget=forms.TextInput(attrs={"autocapitalize": "none", "spellcheck": "false"}),
+            widget=forms.TextInput(
+                attrs={"autocapitalize": "none", "spellcheck": "false", "autocomplete": "off"}
+            ),
         )
         self.fields[f"{prefix}_password"] = forms.CharField(
             label="Password",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from audit import writer
 from kms_console.api.rest import asgi
 from tests.api.cast import GOOD, contents, furnish
 from tests.api.clients import (
@@ -91,8 +92,10 @@ def test_bad_bodies_change_nothing(house: House, name: str) -> None:
     before = contents()
     for route in UNSAFE:
         for what, body, content_type in BAD_BODIES:
+            size = writer.head().size
             answer = api.call(route.method, route.path(**parts), body, content_type=content_type)
             is_refused(answer, (route, what))
+            assert writer.head().size == size + 1, (route, what, "left no entry")
         answer = api.call(route.method, route.path(**parts), TOO_LARGE)
         assert answer.problem(413, "too_large")["detail"], route
     assert contents() == before
@@ -212,9 +215,11 @@ def test_the_table_refuses_every_bad_body_too(house: House) -> None:
     for route in USES:
         for what, body, content_type in BAD_BODIES:
             headers = {"content-type": content_type, "content-length": str(len(body))}
+            size = writer.head().size
             answer = _sent(house, route.path(**parts), headers, part(body))
             assert answer is not None
             is_refused(answer, (route, what))
+            assert writer.head().size == size + 1, (route, what, "left no entry")
     assert contents() == before
 
 

@@ -192,5 +192,5 @@ def test_a_revoked_token_is_refused_at_the_next_request(house: House) -> None:
     credential = house.billing.credential_id
     administration.revoke_credential(house.ada, str(credential))
     for answer in both("keys/invoices/encrypt", asked, token):
-        answer.problem(404, "not_found")
+        answer.problem(401, "unauthenticated")
     assert house.last_entry(outcome="denied")["reason"] == "credential_revoked"

@@ -22,7 +22,13 @@ def test_a_rotation_waits_for_two_officers_and_is_then_carried_out(house: House)
 
     request = Approval.objects.get()
     seen = otto.get(address).content.decode()
-    for word in ("A new version is made", "a new year", "0 of 2 needed", request.digest, "in 7 days"):
+    for word in (
+        "A new version is made",
+        "a new year",
+        "0 of 2 needed",
+        request.digest,
+        "in 7 days",
+    ):
         assert word in seen, word
     assert ">1<" in otto.get("/").content.decode().replace('<span class="unseen">', "<")
     vote = {"digest": request.digest, "vote": "approve", "comment": "looked at it"}
@@ -87,7 +93,7 @@ def test_a_new_officer_is_voted_on_and_the_password_is_shown_once(house: House) 
     again = ada.get(f"/people/-/officer?request={request.id}").content.decode()
     assert 'value="orla"' in again
     shown = ada.post("/people/-/officer", form)
-    assert shown["Cache-Control"] == "no-store"
+    assert "no-store" in shown["Cache-Control"]
     password = shown.content.decode().split('id="secret" tabindex="0">')[1].split("<")[0]
     orla = Principal.objects.get(name="Orla")
     assert orla.role == "officer"

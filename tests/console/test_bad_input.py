@@ -58,7 +58,24 @@ VALUES: list[Any] = [
     "10.0.0.0/99",
     ["a", "b"],
 ]
-REFERENCES = ["%00", "..", "%ff", "x" * 300, "00000000-0000-0000-0000-000000000000", "%2e%2e%2f", "🔑"]
+FIELDS = (
+    "name", "alias", "title", "username", "role", "kind", "settings", "credentials", "spec",
+    "key_store", "origin", "labels", "rotation_days", "originator_days", "recipient_days",
+    "destruction_days", "quorum_m", "quorum_n", "days", "operations", "allowed_specs",
+    "key_stores", "context", "not_before", "expires_at", "source_networks", "application",
+    "key", "classification", "material", "originated_at", "digest", "vote", "comment", "old",
+    "new", "again", "minimum_protection", "description", "owner", "suspended_decrypts",
+    "format", "since",
+)  # fmt: skip
+REFERENCES = [
+    "%00",
+    "..",
+    "%ff",
+    "x" * 300,
+    "00000000-0000-0000-0000-000000000000",
+    "%2e%2e%2f",
+    "🔑",
+]
 
 
 def rows() -> dict[str, int]:
@@ -86,19 +103,14 @@ def test_no_form_value_breaks_a_page_or_leaves_anything_behind(
 ) -> None:
     client = signed_in_client(username)
     before = rows()
-    fields = (
-        "name alias title username role kind settings credentials spec key_store origin labels "
-        "rotation_days originator_days recipient_days destruction_days quorum_m quorum_n days "
-        "operations allowed_specs key_stores context not_before expires_at source_networks "
-        "application key classification material originated_at digest vote comment old new again "
-        "minimum_protection description owner suspended_decrypts format since"
-    ).split()
-    changing = {n: a for n, a in furnished.addresses.items() if n not in ("key-verb", "version-verb")}
+    changing = {
+        n: a for n, a in furnished.addresses.items() if n not in ("key-verb", "version-verb")
+    }
     changing["vote"] = furnished.addresses["approval"] + "/vote"
     changing["export"] = "/audit/export"
     for (name, address), value in itertools.product(changing.items(), VALUES):
         # Without a reason, so that nothing that happens to be valid is carried out.
-        answer = client.post(address, dict.fromkeys(fields, value))
+        answer = client.post(address, dict.fromkeys(FIELDS, value))
         assert answer.status_code < 500, (name, value)
         body = getattr(answer, "content", b"")
         assert b'<script>alert("x")' not in body, name
@@ -131,9 +143,9 @@ def test_numbers_that_no_database_holds_are_no_pages(olga: Client) -> None:
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
-        ("application/x-www-form-urlencoded", b"\xff\xfe=%zz&reason=%ff%fe"),
-        ("application/x-www-form-urlencoded; charset=nonsense", b"reason=x"),
-        ("application/x-www-form-urlencoded; charset=utf-16", b"reason=x"),
+        ("application/x-www-form-urlencoded", b"\xff\xfe=%zz&days=%ff%fe"),
+        ("application/x-www-form-urlencoded; charset=nonsense", b"days=x"),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"days=x"),
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data"),
         ("multipart/form-data", b"no boundary at all"),
         ("multipart/form-data; boundary=\xff", b"--"),

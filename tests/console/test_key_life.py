@@ -18,7 +18,12 @@ REASON = {"reason": "the plan says so"}
 
 
 def create(client: Client, classification: str = "internal", **more: object) -> Key:
-    form = {"name": "Orders 2027", "spec": "AES_256", "key_store": "software", "origin": "generated"}
+    form = {
+        "name": "Orders 2027",
+        "spec": "AES_256",
+        "key_store": "software",
+        "origin": "generated",
+    }
     answer = client.post(f"/keys/-/new?classification={classification}", {**form, **more})
     assert answer.status_code == 302, answer.content.decode()
     return Key.objects.get(alias=answer["Location"].rpartition("/")[2])
@@ -61,7 +66,8 @@ def test_a_key_is_rotated_disabled_enabled_and_saved_from_destruction(
         assert olga.post(f"/keys/{key.alias}/do/{verb}", REASON).status_code == 302, verb
         key.refresh_from_db()
         assert key.state == state, verb
-        assert house.last_entry(action=_action(verb))["facts"]["reason"] == REASON["reason"]
+        told = house.last_entry(action=_action(verb), actor_name="Olga")
+        assert told["facts"]["reason"] == REASON["reason"]
     assert [v.state for v in key.versions.order_by("number")] == ["deactivated", "active"]
 
 
@@ -72,7 +78,9 @@ def _action(verb: str) -> str:
 def test_every_edge_of_the_state_table_has_its_button_and_no_other(house: House) -> None:
     for state in VersionState:
         key, number = house.version_in(state)
-        shown = {verb.name for verb in verbs.for_version(house.olga, key, house.version(key, number))}
+        shown = {
+            verb.name for verb in verbs.for_version(house.olga, key, house.version(key, number))
+        }
         wanted = {verbs.edge_verb(state, to) for to in VERSION_EDGES[state]}
         if state == VersionState.DESTROYED:
             wanted = set()
@@ -162,7 +170,7 @@ def test_an_application_is_registered_given_a_token_and_granted_a_key(
     application = answer["Location"]
     issued = ada.post(f"{application}/credentials/new", {"source_networks": "10.0.0.0/8"})
     assert issued.status_code == 200
-    assert issued["Cache-Control"] == "no-store"
+    assert "no-store" in issued["Cache-Control"]
     page = issued.content.decode()
     token = page.split('id="secret" tabindex="0">')[1].split("<")[0]
     assert token.startswith("kms_")

@@ -18,9 +18,7 @@ from tests.house import House, password
 
 
 def attempt(client: Client, username: str, secret: str, **more: str) -> int:
-    return client.post(
-        "/sign-in", {"username": username, "password": secret, **more}
-    ).status_code
+    return client.post("/sign-in", {"username": username, "password": secret, **more}).status_code
 
 
 def test_a_person_signs_in_and_out_and_both_leave_an_entry(house: House, client: Client) -> None:

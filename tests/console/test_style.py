@@ -41,7 +41,9 @@ def tokens() -> dict[str, dict[str, str]]:
 def luminance(colour: str) -> float:
     """Relative luminance, WCAG 2.2."""
     channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -68,7 +70,9 @@ def test_only_the_tokens_name_a_colour() -> None:
 def test_every_state_is_told_by_an_icon_and_a_word_besides_its_colour() -> None:
     for kind, values in {"key": KeyState, "version": VersionState}.items():
         for value in values:
-            html = Template("{% badge kind value %}").render(Context({"kind": kind, "value": value}))
+            html = Template("{% badge kind value %}").render(
+                Context({"kind": kind, "value": value})
+            )
             assert "<svg" in html
             assert wording.state(kind, value)[2] in html
     assert len({wording.state("version", value)[2] for value in VersionState}) == len(VersionState)
@@ -107,4 +111,6 @@ def test_values_of_a_request_read_like_prose() -> None:
 def test_no_template_has_inline_style_script_or_turns_escaping_off() -> None:
     for path in TEMPLATES.rglob("*.html"):
         text = path.read_text()
-        assert not re.search(r"<style|style=|<script(?! src)|\son\w+=|\|safe|autoescape off", text), path
+        assert not re.search(
+            r"<style|style=|<script(?! src)|\son\w+=|\|safe|autoescape off", text
+        ), path

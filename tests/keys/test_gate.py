@@ -471,7 +471,7 @@ def test_a_revocation_here_is_effective_at_once_in_another_process(
         house.grant("billing", house.invoices, "encrypt")
         assert ask() == "version 2"
         administration.revoke_credential(house.ada, str(house.billing.credential_id))
-        assert ask() == "refused not_found"
+        assert ask() == "refused unauthenticated"
     finally:
         other.kill()
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 
@@ -19,7 +25,7 @@ from keys.secret import Secret
 from keys.states import GONE, VersionState
 from tests.house import House
 from tests.keys import stores
-from tests.processes import Process, script
+from tests.processes import Process, eventually, script
 
 S = VersionState
 
@@ -241,17 +247,17 @@ def test_a_key_is_created_later_where_its_store_is_away(
 # --- killed at any point
 
 KILL = """
-import os, signal, sys
+import json, os, signal, sys
+from pathlib import Path
+from django.conf import settings
 from keys import administration, jobs
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.models import Principal
 from keys.secret import Secret
+from tests.databases import connected_to
 from tests.keys import stores
 
-change, key, point = sys.argv[1:4]
-
 def die(*args, **kwargs):
-    print("killed", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 def after(function):
@@ -260,38 +266,76 @@ def after(function):
         die()
     return wrapped
 
-stores.register({point: die})
-if point == "before claim":
-    jobs.claim = die
-elif point == "after claim":
-    jobs.claim = after(jobs.claim)
-elif point == "before finish":
-    jobs._finish = die
-elif point == "after finish":
-    jobs._finish = after(jobs._finish)
-row = Principal.objects.get(name="Olga")
-olga = Caller(row.id, Kind.PERSON, row.name, Role.OFFICER, Method.SESSION, Door.CONSOLE)
-if change == "rotate":
-    administration.rotate_key(olga, key)
-elif change == "create":
-    administration.create_key(olga, "watched", name="Second", spec="AES_256")
-elif change == "import":
-    administration.import_key(olga, key, material=Secret(bytes(range(32))))
-else:
-    for job in jobs.due():
-        jobs.run(job)
-print("lived", flush=True)
+def run(change, key, point):
+    stores.register({point: die})
+    if point == "before claim":
+        jobs.claim = die
+    elif point == "after claim":
+        jobs.claim = after(jobs.claim)
+    elif point == "before finish":
+        jobs._finish = die
+    elif point == "after finish":
+        jobs._finish = after(jobs._finish)
+    row = Principal.objects.get(name="Olga")
+    olga = Caller(row.id, Kind.PERSON, row.name, Role.OFFICER, Method.SESSION, Door.CONSOLE)
+    if change == "rotate":
+        administration.rotate_key(olga, key)
+    elif change == "create":
+        administration.create_key(olga, "watched", name="Second", spec="AES_256")
+    elif change == "import":
+        administration.import_key(olga, key, material=Secret(bytes(range(32))))
+    else:
+        for job in jobs.due():
+            jobs.run(job)
+
+# Each change is made by a fork, which is killed; Django is loaded once.
+for line in sys.stdin:
+    url, material_url, root_key, change, key, point = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        settings.ROOT_KEY_FILE = Path(root_key)
+        with connected_to(url, material_url):
+            run(change, key, point)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print("ended by", os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
-def killed(house: House, folder: Path, change: str, key: Key, point: str) -> None:
-    """Run a change in a process of its own that is killed (SIGKILL) at a point."""
-    connections.close_all()
-    process: Process = script(house, KILL, folder / "killed", change, str(key.id), point)
-    assert process.wait() == -9, process.text
-    assert "lived" not in process.text
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A process whose forks make changes and are killed at a point."""
+    folder = tmp_path_factory.mktemp("killer")
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "kms_console.settings",
+        "KMS_DATA": str(folder),
+        "SECRET_KEY": settings.SECRET_KEY,
+    }
+    command = [sys.executable, "-c", "import django; django.setup()\n" + KILL]
+    process = Process(command, environment, folder / "output", stdin=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
+@pytest.fixture
+def kill(house: House, killer: Process, root_key: Path) -> Callable[[str, Key, str], None]:
+    """Return a function that makes a change in a process that is killed (SIGKILL) at a point."""
+
+    def made(change: str, key: Key, point: str) -> None:
+        connections.close_all()
+        before = len(killer.text.splitlines())
+        places = [house.database.url, house.database.material_url, str(root_key)]
+        killer.tell(json.dumps([*places, change, str(key.id), point]) + "\n")
+        eventually(lambda: killer.text.splitlines()[before:] or killer.popen.poll() is not None)
+        assert killer.text.splitlines()[-1] == "ended by -9", killer.text
+
+    return made
+
+
+Kill = Callable[[str, Key, str], None]
 POINTS = [
     "before claim",
     "after claim",
@@ -302,9 +346,9 @@ POINTS = [
 ]
 
 
-def _reconciled_rotation(house: House, folder: Path, point: str) -> None:
+def _reconciled_rotation(house: House, kill: Kill, point: str) -> None:
     key = Key.objects.get(alias="watched")
-    killed(house, folder, "rotate", key, point)
+    kill("rotate", key, point)
     if point != "after finish":
         assert states(key)[0] == (1, S.ACTIVE, True), "what is half done disturbs nobody"
         assert operations.encrypt(house.billing, "watched", b"x").version == 1
@@ -322,22 +366,20 @@ def _reconciled_rotation(house: House, folder: Path, point: str) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_rotation_that_is_killed_anywhere_is_finished_once(
-    house: House, watched: dict[str, Any], tmp_path: Path, point: str
+    house: House, watched: dict[str, Any], kill: Kill, point: str
 ) -> None:
-    _reconciled_rotation(house, tmp_path, point)
+    _reconciled_rotation(house, kill, point)
 
 
 @pytest.mark.each_database
-def test_it_is_the_same_on_each_database(
-    house: House, watched: dict[str, Any], tmp_path: Path
-) -> None:
-    _reconciled_rotation(house, tmp_path, "after generate")
+def test_it_is_the_same_on_each_database(house: House, watched: dict[str, Any], kill: Kill) -> None:
+    _reconciled_rotation(house, kill, "after generate")
 
 
 def test_a_creation_that_is_killed_is_finished(
-    house: House, watched: dict[str, Any], tmp_path: Path
+    house: House, watched: dict[str, Any], kill: Kill
 ) -> None:
-    killed(house, tmp_path, "create", house.invoices, "after generate")
+    kill("create", house.invoices, "after generate")
     expire_leases()
     house.run_due_jobs()
     assert states(Key.objects.get(alias="second")) == [(1, S.ACTIVE, True)]
@@ -346,10 +388,10 @@ def test_a_creation_that_is_killed_is_finished(
 
 @pytest.mark.parametrize("point", ["before import", "after import"])
 def test_an_import_that_is_killed_is_taken_over_or_asked_for_again(
-    house: House, watched: dict[str, Any], tmp_path: Path, point: str
+    house: House, watched: dict[str, Any], kill: Kill, point: str
 ) -> None:
     key = house.key("watched", origin="imported")
-    killed(house, tmp_path, "import", key, point)
+    kill("import", key, point)
     expire_leases()
     (job,) = house.run_due_jobs()
     key.refresh_from_db()
@@ -364,12 +406,12 @@ def test_an_import_that_is_killed_is_taken_over_or_asked_for_again(
 
 @pytest.mark.parametrize("point", ["before destroy", "after destroy", "before finish"])
 def test_a_destruction_that_is_killed_is_finished(
-    house: House, watched: dict[str, Any], tmp_path: Path, point: str
+    house: House, watched: dict[str, Any], kill: Kill, point: str
 ) -> None:
     administration.rotate_key(house.olga, "watched")
     key = administration.schedule_destruction(house.olga, "watched")
     house.let_days_pass(31)
-    killed(house, tmp_path, "due", key, point)
+    kill("due", key, point)
     expire_leases()
     with pytest.raises(Conflict, match="too late"):
         administration.cancel_destruction(house.olga, "watched")
@@ -421,8 +463,6 @@ def test_what_a_killed_worker_left_another_finishes_once(
             queue.send(queue.RUN_JOBS, [str(job.id)] * 3)
             job.refresh_from_db()
             return job.state == "succeeded"
-
-        from tests.processes import eventually
 
         eventually(done)
     finally:

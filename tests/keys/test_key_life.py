@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from keys import administration, clock, jobs, lifecycle, operations, sweep
 from keys.errors import (
@@ -20,6 +23,7 @@ from keys.errors import (
 )
 from keys.models import Job, Key, KeyVersion
 from keys.secret import Secret
+from keys.services import scheduler
 from keys.states import KEY_EDGES, Condition, Direction, KeyState, VersionState
 from tests.house import House
 
@@ -155,6 +159,34 @@ def test_the_sweep_rotates_what_is_due_once(house: House) -> None:
     assert states(other) == [(1, S.ACTIVE, True)]
     intent = house.entries(action="rotate_key", object_id=str(key.id))[0]
     assert (intent["actor"]["name"], intent["door"]) == ("scheduler", "schedule")
+
+
+@pytest.mark.each_database
+def test_workers_who_all_found_a_key_due_rotate_it_once(house: House) -> None:
+    key, gate = house.key(rotation_days=30), threading.Barrier(4)
+    house.let_days_pass(31)
+    found = sweep.due().rotations
+    assert found == [key.id]
+
+    def work() -> None:
+        try:
+            gate.wait()
+            with contextlib.suppress(Conflict):
+                administration.rotate_key(scheduler(), str(key.id), reason="due")
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states(key) == [(1, S.DEACTIVATED, False), (2, S.ACTIVE, True)]
+    entries = len(house.entries())
+    assert sweep.rotate(found) == 0, "a list that is out of date rotates nothing again"
+    assert (len(house.entries()), key.versions.count()) == (entries, 2)
+    with pytest.raises(Conflict):
+        administration.rotate_key(scheduler(), str(key.id))
 
 
 def test_a_paused_classification_is_not_rotated_and_can_be_by_hand(house: House) -> None:

@@ -16,7 +16,7 @@ from keys.models import Heartbeat, Job, Key, KeyVersion
 from tests.house import House
 from tests.processes import Broker, Process, eventually
 
-MANY = {"sqlite": 60, "postgresql": 200}
+MANY = {"sqlite": 30, "postgresql": 200}
 
 
 def _due(keys: list[Key]) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from django.conf import settings
 from django.db import close_old_connections
 
+from keys import gate
 from keys.callers import Caller
-from keys.errors import NotFound, TooLarge
+from keys.errors import KeyServiceError, NotFound, TooLarge
 from keys.snapshot import Miss
 from kms_console import identity
 from kms_console.api.rest import problems
@@ -91,23 +92,34 @@ async def handle(scope: Scope, receive: Receive, send: Send) -> None:
     headers = Headers(scope)
     request_id = decent_id(headers.get("x-request-id"))
     extra: dict[str, str] = {}
-    whole = False
+    whole, caller = False, None
     try:
-        row, key = _row(scope["path"])
         caller = await _caller(scope, headers, request_id)
+        row, key = _row(scope["path"])
         body = await _body(headers, receive)
         whole = True
         status, content, media = 200, await row.aio(caller, key, body), "application/json"
     except _Gone:
         return
     except Exception as error:
-        known = problems.known(error)
+        known = await _told(caller, scope["path"], problems.known(error))
         answer = problems.answer_of(known)
         status, content = answer.status, problems.document(known, request_id)
         media, extra = problems.MEDIA_TYPE, dict(answer.headers)
         if not whole:
             extra["Connection"] = "close"  # what of the body is still to come is not read
     await _send(send, status, content, media, extra | {"X-Request-Id": request_id})
+
+
+async def _told(caller: Caller | None, path: str, error: KeyServiceError) -> KeyServiceError:
+    """Leave an entry of what a known caller sent and the gate never saw; return what to answer."""
+    if caller is None or not problems.unrecorded(error):
+        return error
+    try:
+        await gate.malformed_aio(caller, path, error)
+    except KeyServiceError as trouble:
+        return trouble
+    return error
 
 
 def _row(path: str) -> tuple[Row[Any], str]:

@@ -30,10 +30,16 @@ class BearerAuthentication(BaseAuthentication):
             source=identity.source_of(request.META),
             request_id=request_id(request),
         )
+        _remember(request, caller)
         return caller, None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+def _remember(request: Request, caller: Caller) -> None:
+    """Keep who asks where a failure finds it: a request that is refused here still has a known caller."""
+    request._request.caller = caller  # type: ignore[attr-defined]
 
 
 class _CsrfCheck(CsrfViewMiddleware):
@@ -48,6 +54,7 @@ class ConsoleSessionAuthentication(BaseAuthentication):
         caller = identity.person(request._request, Door.REST)
         if caller is None:
             return None
+        _remember(request, caller)
         if request.method not in SAFE:
             _check_type(request)
             _check_csrf(request)

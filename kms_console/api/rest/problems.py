@@ -15,7 +15,7 @@ from django.urls import reverse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from keys import errors
+from keys import errors, gate
 from keys.errors import KeyServiceError
 
 log = logging.getLogger(__name__)
@@ -178,12 +178,30 @@ def _of_framework(error: BaseException) -> KeyServiceError | None:
     return None
 
 
+def unrecorded(error: KeyServiceError) -> bool:
+    """Whether an error is about the request itself and never reached the gate, which would have left an entry."""
+    return not error.recorded and 400 <= answer_of(error).status < 500
+
+
+def _told(request: Any, error: KeyServiceError) -> KeyServiceError:
+    """Leave an entry of what a known caller sent and the gate never saw; return what to answer."""
+    caller = getattr(request._request, "caller", None)  # as authentication left it
+    if caller is None or not unrecorded(error):
+        return error
+    try:
+        gate.malformed(caller, request.path, error)
+    except KeyServiceError as trouble:
+        return trouble
+    return error
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Answer what a view of Django REST framework raised."""
     request = context["request"]
     found = known(error)
     if isinstance(found, errors.PendingApproval):
         return _pending(request, found)
+    found = _told(request, found)
     answer = answer_of(found)
     body = document(found, getattr(request._request, "request_id", "-"))
     return Response(body, answer.status, headers=dict(answer.headers), content_type=MEDIA_TYPE)

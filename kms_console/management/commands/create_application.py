@@ -10,8 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from keys import administration, clock, parameters, queries
-from keys.actions import Action
-from keys.administration.access import OPERATIONS
+from keys.administration.access import OPERATIONS, check_operations
 from keys.callers import Caller
 from keys.errors import Invalid, KeyServiceError, PendingApproval
 from keys.services import operator
@@ -103,10 +102,7 @@ def create(
 def _check(caller: Caller, wanted: Wanted) -> None:
     """Raise what create_grant would raise, before there is anything to be granted to."""
     key = queries.find_key(caller, wanted.key)
-    for operation in parameters.some_of(wanted.operations, "--grant", OPERATIONS):
-        usage = Action(operation).row.usage
-        if usage is not None and usage != key.usage:
-            raise Invalid(f"{key.alias} is for another purpose than {operation}.")
+    check_operations(key, parameters.some_of(wanted.operations, "--grant", OPERATIONS))
 
 
 def _grant(

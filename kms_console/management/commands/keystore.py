@@ -63,7 +63,9 @@ class Command(BaseCommand):
             self.stdout.write(f"{row.name}  {row.kind}  {row.title}  {state}")
 
     def _check(self, options: dict[str, Any]) -> None:
-        queries.check_key_stores()
+        for row in queries.list_key_stores(operator()):
+            if row.enabled:
+                administration.check_key_store(operator(), row.name)
         self._list(options)
         if not all(healthy for _, healthy, _ in queries.key_store_health()):
             sys.exit(1)

@@ -27,7 +27,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             for database in ("default", MATERIAL_DATABASE):
-                call_command("migrate", database=database, interactive=False, verbosity=1)
+                call_command(
+                    "migrate",
+                    database=database,
+                    interactive=False,
+                    verbosity=options["verbosity"],
+                    stdout=self.stdout,
+                )
             if not sealing.root_key_exists():
                 self._create_root_key(allowed=not options["no_root_key"])
         except DatabaseError as error:

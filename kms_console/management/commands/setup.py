@@ -5,8 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +48,8 @@ class Command(BaseCommand):
             self._set_up(plan)
 
     def _prepare(self) -> None:
-        """Bring databases and root key; of all that is said, show only that a root key was made."""
-        own = StringIO()
-        with redirect_stdout(StringIO()):
-            call_command("prepare", stdout=own)
-        if own.getvalue():
-            self.stdout.write(own.getvalue().rstrip())
+        """Bring databases and root key; what migrating says would only be in the way here."""
+        call_command("prepare", stdout=self.stdout, verbosity=0)
 
     def _set_up(self, plan: dict[str, Any]) -> None:
         store = plan.get("key_store", presets.FIRST_KEY_STORE)

@@ -76,7 +76,9 @@ def _time(value: datetime | None, form: str, told: bool = True) -> str:
     )
     if not told:
         return parts
-    return format_html('<span class="when">{}, <span class="muted nowrap">{}</span></span>', parts, relative(value))
+    return format_html(
+        '<span class="when">{}, <span class="muted nowrap">{}</span></span>', parts, relative(value)
+    )
 
 
 # --- states
