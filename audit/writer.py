@@ -19,6 +19,7 @@ __all__ = [
     "close_appender",
     "epoch",
     "head",
+    "news",
     "on_epoch",
     "probe",
     "prune_changes",
@@ -50,6 +51,21 @@ def append(
     if names:
         store.add_changes(connection, epoch, names)
     return indices
+
+
+def news(since: int, using: str = "default") -> frozenset[str] | None:
+    """Take the head until the caller's transaction ends; return what changed after the epoch `since`.
+
+    None where nobody can tell any more. Raises RuntimeError outside transaction.atomic().
+    """
+    connection = connections[using]
+    if not connection.in_atomic_block:
+        raise RuntimeError("news() belongs inside the transaction.atomic() of the change")
+    epoch = store.read_head(connection, lock=True).epoch
+    if epoch == since:
+        return frozenset()
+    changes = store.read_changes(connection, since, epoch)
+    return frozenset().union(*changes.values()) if len(changes) == epoch - since else None
 
 
 def head(using: str = "default") -> LogHead:

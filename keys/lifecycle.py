@@ -146,7 +146,7 @@ def check_use(
     """Raise StateForbids, saying why, where this use of this version is not allowed now."""
     if key_state != KeyState.ENABLED:
         raise StateForbids(f"The key is {KeyState(key_state).label.lower()}.", state=key_state)
-    if condition in (Condition.CREATING, Condition.UNAVAILABLE):
+    if condition:
         raise StateForbids(
             f"The version is not ready: {Condition(condition).label.lower()}.", state=condition
         )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from celery import current_app
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,14 @@ EXECUTE_REQUESTS = "keys.execute_requests"
 def send(task: str, ids: Sequence[str]) -> bool:
     """Queue a task. Where the broker is away say so and go on: the next sweep finds the work again."""
     try:
-        current_app.send_task(task, args=[list(ids)], ignore_result=True, retry=False)
+        current_app.send_task(
+            task,
+            args=[list(ids)],
+            ignore_result=True,
+            retry=False,
+            # By then later sweeps have sent the same ids again.
+            expires=2 * settings.SWEEP_SECONDS + 60,
+        )
     except (OperationalError, OSError) as error:
         logger.warning(
             "The broker can't be reached (%s); the next sweep takes over.", type(error).__name__

@@ -52,8 +52,8 @@ KEY_EDGES: dict[KeyState, frozenset[KeyState]] = {
     _K.PENDING_IMPORT: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
     _K.ENABLED: frozenset({_K.DISABLED, _K.PENDING_DESTRUCTION}),
     _K.DISABLED: frozenset({_K.ENABLED, _K.PENDING_DESTRUCTION}),
-    # Cancelling returns a key to disabled, never straight to enabled.
-    _K.PENDING_DESTRUCTION: frozenset({_K.DISABLED, _K.DESTROYED}),
+    # Cancelling returns a key to disabled, never straight to enabled; one without material waits for it again.
+    _K.PENDING_DESTRUCTION: frozenset({_K.DISABLED, _K.PENDING_IMPORT, _K.DESTROYED}),
     _K.DESTROYED: frozenset(),
 }
 

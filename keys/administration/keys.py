@@ -212,12 +212,16 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
 
 @gate.change(Action.CANCEL_DESTRUCTION, on=targets.key)
 def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
-    """Take a scheduled destruction back, as long as it is not being carried out. The key returns disabled."""
+    """Take a scheduled destruction back, as long as it is not being carried out. The key returns disabled.
+
+    One that never got its material waits for its import again.
+    """
     key = change.row
     if key.state != KeyState.PENDING_DESTRUCTION:
         raise StateForbids("The key is not waiting for destruction.")
     jobs.cancel(key, JobKind.DESTROY, 0, change.now)
-    lifecycle.move_key(key, KeyState.DISABLED)
+    waits = key.origin == Origin.IMPORTED and not key.versions.exclude(handle="").exists()
+    lifecycle.move_key(key, KeyState.PENDING_IMPORT if waits else KeyState.DISABLED)
     change.touch("key", key.id)
     return key
 

@@ -57,6 +57,7 @@ def dismiss_officer(change: Change[Principal], *, reason: str = "") -> Principal
         raise Conflict("This account is not an officer's.")
     close_account(change.row)
     change.touch("principal", change.row.id)
+    change.touch_officers()
     return change.row
 
 
@@ -80,6 +81,7 @@ def _add(change: Change[Any], name: str, username: str, role: str) -> Appointed:
     change.about = Subject("principal", str(row.id), row.name)
     change.facts["role_given"] = role
     change.touch("principal", row.id)
+    change.touch_officers()
     return Appointed(row, password)
 
 

@@ -17,14 +17,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from django.db import DatabaseError, IntegrityError, transaction
 
-from audit import canonical
+from audit import canonical, writer
 from audit.errors import AuditError
 from audit.events import Outcome, Subject
 from keys import approvals, clock, diffs, names, policy, snapshot
-from keys.actions import Action
+from keys.actions import Action, Quorum
 from keys.approvals import Wish
 from keys.callers import Caller
 from keys.errors import (
+    Busy,
     Conflict,
     Invalid,
     KeyServiceError,
@@ -45,9 +46,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
+# How often a change is decided again because something it rests on changed meanwhile.
+TRIES = 8
+OFFICERS = "officers"
+
 
 class _Rehearsed(Exception):
     """Ends a rehearsal, so that its transaction is rolled back."""
+
+
+class _Moved(Exception):
+    """What a change was decided on is no longer so: decide again."""
 
 
 @dataclass(slots=True)
@@ -75,9 +84,22 @@ class Change(Generic[S]):
     def row(self) -> S:
         return self.target.row
 
+    def rests_on(self) -> set[str]:
+        """Return the subjects whose change makes this to be decided again."""
+        subjects = {f"principal:{self.caller.principal_id}"}
+        if self.target.classification is not None:
+            subjects.add(f"classification:{self.target.classification.id}")
+        if self.approval is not None or self.action.row.quorum is Quorum.HOUSE:
+            subjects.add(OFFICERS)
+        return subjects
+
     def touch(self, kind: str, identity: object) -> None:
         """Name a subject that this changes: uses that rest on it are decided again."""
         self.touched.add(f"{kind}:{identity}")
+
+    def touch_officers(self) -> None:
+        """Say that who the officers are has changed: votes that were counted are counted again."""
+        self.touched.add(OFFICERS)
 
     def after(self, step: Callable[[], Any]) -> None:
         """Do this once the change is committed; what it returns is what the caller gets."""
@@ -107,15 +129,10 @@ class Changer(Generic[S, P, R]):
         whatever is raised has left an entry, LogUnavailable excepted.
         """
         try:
-            arguments = self._arguments(caller, reference, kwargs)
-            action = self._action_of(arguments)
-            standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
-            change = self._admit(caller, standing, action, reference, arguments)
-            rule = approvals.rule_for(action, change.target)
-            # A request in hand is used up or closed even where the policy asks for no votes any more.
-            if rule is not None or caller.approval_id is not None:
-                self._approve(change, rule, arguments)
-            return self._carry_out(change, arguments)
+            for _ in range(TRIES):
+                with suppress(_Moved):
+                    return self._attempt(caller, reference, kwargs)
+            raise Busy("What this rests on is changing too quickly; try again.")
         except IntegrityError:
             raise Conflict(
                 "Something changed meanwhile, or the name is taken; look again."
@@ -125,6 +142,19 @@ class Changer(Generic[S, P, R]):
         except KeyServiceError as error:
             error.recorded = True
             raise
+
+    def _attempt(self, caller: Caller, reference: str, kwargs: dict[str, Any]) -> R:
+        arguments = self._arguments(caller, reference, kwargs)
+        action = self._action_of(arguments)
+        epoch = writer.epoch()
+        standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
+        change = self._admit(caller, standing, action, reference, arguments)
+        rule = approvals.rule_for(action, change.target)
+        # A request in hand is used up or closed even where the policy asks for no votes any more.
+        if rule is not None or caller.approval_id is not None:
+            self._approve(change, rule, arguments)
+        result = self._carry_out(change, arguments, epoch)
+        return cast(R, change.then()) if change.then is not None else result
 
     def _action_of(self, arguments: dict[str, Any]) -> Action:
         return self._action if isinstance(self._action, Action) else self._action(arguments)
@@ -141,7 +171,8 @@ class Changer(Generic[S, P, R]):
 
     def _missed(self, reference: str) -> Subject:
         """Return the subject of an entry about something that nobody looked for, or found."""
-        return Subject(self._resolve.__name__, record.printable(reference))
+        kind = self._resolve.__name__.replace("grantee", "principal")
+        return Subject(kind, record.printable(reference))
 
     def _admit(
         self,
@@ -258,7 +289,8 @@ class Changer(Generic[S, P, R]):
         with suppress(AttributeError):
             change.target.row.refresh_from_db()  # type: ignore[attr-defined]
 
-    def _carry_out(self, change: Change[S], arguments: dict[str, Any]) -> R:
+    def _carry_out(self, change: Change[S], arguments: dict[str, Any], epoch: int) -> R:
+        """Change and record in one transaction. Raises _Moved where the decision has to be made again."""
         with (
             self._failing(change, arguments),
             diffs.collected() as changed,
@@ -278,8 +310,12 @@ class Changer(Generic[S, P, R]):
                 facts=facts,
                 approvals=change.cited,
             )
+            # Whoever took the caller's role, or the policy, away meanwhile has committed first.
+            changed_since = writer.news(epoch)
+            if changed_since is None or changed_since & change.rests_on():
+                raise _Moved
             record.in_transaction(event, change.touched)
-        return cast(R, change.then()) if change.then is not None else result
+        return result
 
     def _failing(self, change: Change[S], arguments: dict[str, Any]) -> _Failing:
         return _Failing(change, arguments)
@@ -296,7 +332,7 @@ class _Failing:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or isinstance(error, _Rehearsed):
+        if error is None or isinstance(error, _Rehearsed | _Moved):
             return
         if isinstance(error, AuditError):
             raise LogUnavailable(

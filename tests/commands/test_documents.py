@@ -11,7 +11,7 @@ from audit.verifier import _MEMBERS
 from keys.actions import GRANTABLE, Action
 from keys.callers import Door, Method
 from keys.errors import KeyServiceError
-from keys.lifecycle import VERSION_EDGES, KeyState, VersionState
+from keys.states import VERSION_EDGES, KeyState, VersionState
 from kms_console.api.rest import problems
 from kms_console.api.rest.codecs.use import USES
 from tests.shell.running import BASE_DIR

@@ -67,6 +67,14 @@ FIELDS = (
     "new", "again", "minimum_protection", "description", "owner", "suspended_decrypts",
     "format", "since",
 )  # fmt: skip
+# Pages that read their query, and who may look at them.
+READING = {
+    "olga": (
+        "overview", "keys", "key", "key-create", "approvals", "jobs", "audit", "audit-entry",
+        "applications", "people", "grant-create",
+    ),
+    "ada": ("officer-appoint", "credential-issue", "key-stores", "classification"),
+}  # fmt: skip
 REFERENCES = [
     "%00",
     "..",
@@ -88,11 +96,13 @@ def furnished(house: House) -> Furnished:
     return furnish(house)
 
 
-@pytest.mark.parametrize("username", ["olga", "ada", "udo"])
-def test_no_query_breaks_a_page(username: str, furnished: Furnished) -> None:
+@pytest.mark.parametrize(("username", "names"), READING.items())
+def test_no_query_breaks_a_page(
+    username: str, names: tuple[str, ...], furnished: Furnished
+) -> None:
     client = signed_in_client(username)
-    for (name, address), query in itertools.product(furnished.addresses.items(), QUERIES):
-        answer = client.get(address.partition("?")[0] + query)
+    for name, query in itertools.product(names, QUERIES):
+        answer = client.get(furnished.addresses[name].partition("?")[0] + query)
         assert answer.status_code < 500, (name, query)
         assert answer.status_code in (200, 302, 400, 403, 404, 409), (name, query)
 
@@ -108,6 +118,9 @@ def test_no_form_value_breaks_a_page_or_leaves_anything_behind(
     }
     changing["vote"] = furnished.addresses["approval"] + "/vote"
     changing["export"] = "/audit/export"
+    # What the role may not do at all, the gate refuses before it looks at any value.
+    changing = {n: a for n, a in changing.items() if client.get(a).status_code != 403}
+    assert len(changing) > 10
     for (name, address), value in itertools.product(changing.items(), VALUES):
         # Without a reason, so that nothing that happens to be valid is carried out.
         answer = client.post(address, dict.fromkeys(FIELDS, value))

@@ -154,4 +154,4 @@ def test_an_unknown_address_is_a_page_of_the_house(olga: Client) -> None:
     assert "There is no such page" in answer.content.decode()
     unknown = olga.get("/keys/nobody-made-this")
     assert unknown.status_code == 404
-    assert "There is no such key" in unknown.content.decode()
+    assert "There is no such thing here" in unknown.content.decode()

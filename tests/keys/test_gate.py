@@ -19,7 +19,8 @@ from audit import writer
 from audit.models import Entry
 from keys import administration, gate, operations, queries, snapshot, targets
 from keys.actions import Action
-from keys.callers import Caller
+from keys.administration.access import new_principal
+from keys.callers import Caller, Kind
 from keys.errors import (
     CannotDecrypt,
     Denied,
@@ -28,11 +29,12 @@ from keys.errors import (
     NotFound,
     StateForbids,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
 from keys.gate import Change
-from keys.models import Grant, Job, Key, KeyVersion
+from keys.models import Grant, Job, Key, KeyVersion, Principal
 from keys.states import VersionState
 from tests.house import House
 from tests.processes import eventually, script
@@ -559,3 +561,45 @@ def test_a_key_for_another_purpose_says_so(house: House) -> None:
     with pytest.raises(Unsupported):
         operations.encrypt(house.billing, str(key.id), b"x")
     assert operations.sign(house.billing, str(key.id), b"x").version == 1
+
+
+@pytest.mark.each_database
+def test_who_loses_the_right_between_decision_and_commit_changes_nothing(house: House) -> None:
+    appointed = administration.create_person(
+        house.ada, name="Alma", username="alma", role="administrator"
+    )
+    alma = house.person("alma")
+    assert alma.principal_id == appointed.principal.id
+    took: list[str] = []
+
+    def take_the_right_away(target: targets.Target[None], arguments: dict[str, Any]) -> None:
+        """Runs after the decision and before the change's transaction."""
+        if not took:
+            took.append("once")
+            administration.deactivate_principal(alma, "ada")
+
+    @gate.change(Action.CREATE_APPLICATION, on=targets.house, prepare=take_the_right_away)
+    def register(change: Change[None], *, name: str) -> None:
+        new_principal(name, Kind.APPLICATION, change.now)
+
+    with pytest.raises(Unauthenticated):
+        register(house.ada, name="late")
+    assert not Principal.objects.filter(name="late").exists()
+    entry = house.last_entry()
+    assert (entry["outcome"], entry["reason"]) == ("denied", "account_inactive")
+
+
+@pytest.mark.each_database
+def test_a_change_elsewhere_does_not_stop_a_change(house: House) -> None:
+    tries: list[str] = []
+
+    def something_else(target: targets.Target[None], arguments: dict[str, Any]) -> None:
+        tries.append("once")
+        administration.disable_key(house.olga, "invoices")
+
+    @gate.change(Action.CREATE_APPLICATION, on=targets.house, prepare=something_else)
+    def register(change: Change[None], *, name: str) -> None:
+        new_principal(name, Kind.APPLICATION, change.now)
+
+    register(house.ada, name="new")
+    assert (tries, Principal.objects.filter(name="new").count()) == (["once"], 1)

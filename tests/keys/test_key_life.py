@@ -433,6 +433,17 @@ def test_a_cancelled_destruction_returns_the_key_disabled(house: House) -> None:
         administration.cancel_destruction(house.olga, "invoices")
 
 
+def test_a_key_that_never_got_its_material_waits_for_it_again_after_a_cancellation(
+    house: House,
+) -> None:
+    key = house.key(origin="imported", alias="brought")
+    administration.schedule_destruction(house.olga, "brought")
+    assert administration.cancel_destruction(house.olga, "brought").state == KeyState.PENDING_IMPORT
+    administration.import_key(house.olga, str(key.id), material=Secret(b"k" * 32))
+    key.refresh_from_db()
+    assert key.state == KeyState.ENABLED
+
+
 @pytest.mark.each_database
 def test_a_cancellation_wins_only_until_the_job_is_claimed(house: House) -> None:
     administration.schedule_destruction(house.olga, "invoices")

@@ -224,6 +224,18 @@ def test_a_version_that_waits_for_its_destruction_can_not_be_activated(house: Ho
     assert house.version(key, 1).state == S.ACTIVE
 
 
+def test_a_version_that_waits_for_its_destruction_decrypts_no_more_until_that_is_cancelled(
+    house: House,
+) -> None:
+    sealed = operations.encrypt(house.billing, "invoices", b"old").ciphertext
+    administration.rotate_key(house.olga, "invoices")
+    house.move(house.invoices, 1, S.DESTROYED)
+    with pytest.raises(StateForbids, match="[Ww]aiting for destruction"):
+        operations.decrypt(house.billing, "invoices", sealed)
+    administration.cancel_version_destruction(house.olga, "invoices", number=1)
+    assert operations.decrypt(house.billing, "invoices", sealed).plaintext.reveal() == b"old"
+
+
 def test_a_version_that_waits_for_its_destruction_can_still_be_revoked(house: House) -> None:
     key, number = house.version_in(S.DEACTIVATED)
     house.move(key, number, S.DESTROYED)

@@ -11,12 +11,12 @@ from django.db.models import F
 
 from keys import administration, clock
 from keys.backends.software.models import WrappedMaterial
-from keys.lifecycle import GONE
 from keys.models import Heartbeat, Job, Key, KeyVersion
+from keys.states import GONE
 from tests.house import House
 from tests.processes import Broker, Process, eventually
 
-MANY = {"sqlite": 30, "postgresql": 200}
+MANY = {"sqlite": 30, "postgresql": 60}
 
 
 def _due(keys: list[Key]) -> None:
