@@ -116,7 +116,7 @@ class Action(StrEnum):
     UPDATE_KEY_STORE = "update_key_store"
     CHECK_KEY_STORE = "check_key_store"
     SET_UP = "set_up"
-    MALFORMED_REQUEST = "malformed_request"
+    REFUSED_REQUEST = "refused_request"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
     # Reading
@@ -204,8 +204,8 @@ ACTIONS: dict[Action, Row] = {
     Action.UPDATE_KEY_STORE: _change("Change a key store", _A, _P),
     Action.CHECK_KEY_STORE: _change("Check a key store", _A, _O, _S, _P),
     Action.SET_UP: _change("Set up the console", _P),
-    # Never decided on: the name under which what no door could read stands in the trail.
-    Action.MALFORMED_REQUEST: _read("Send a request that can't be read", recorded=True),
+    # Never decided on: the name under which what a door refused stands in the trail.
+    Action.REFUSED_REQUEST: _read("Send what a door refuses", recorded=True),
     Action.SIGN_IN: _change("Sign in", _O, _A, _U),
     Action.SIGN_OUT: _change("Sign out", _O, _A, _U),
     Action.READ_KEYS: _read("See keys", *_EVERYBODY, grantable=True),

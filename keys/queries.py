@@ -81,8 +81,8 @@ def find_key(caller: Caller, reference: str) -> Key:
     """Return one key with its versions. Raises NotFound where there is none for this caller."""
     try:
         key = targets.key(reference, {}).row
-    except NotFound:
-        raise not_found(caller, Action.READ_KEYS, "key", reference) from None
+    except NotFound as error:
+        raise not_found(caller, Action.READ_KEYS, "key", reference, error) from None
     gate.read(caller, Action.READ_KEYS, key=key)
     return key
 
@@ -266,8 +266,8 @@ def _find(caller: Caller, action: Action, kind: str, reference: str) -> Any:
     """Return one row by id or name, for a caller who may see such. A miss leaves its entry."""
     try:
         target = getattr(targets, kind)(reference, {})
-    except NotFound:
-        raise not_found(caller, action, kind, reference) from None
+    except NotFound as error:
+        raise not_found(caller, action, kind, reference, error) from None
     gate.read(caller, action, target.subject())
     return target.row
 

@@ -51,7 +51,8 @@ def find_entry(caller: Caller, index: int) -> Entry:
     _checked(index)
     found = Entry.objects.filter(pk=index).first()
     if found is None:
-        raise reads.not_found(caller, Action.READ_AUDIT, "entry", str(index))
+        missing = NotFound("There is no such entry.")
+        raise reads.not_found(caller, Action.READ_AUDIT, "entry", str(index), missing)
     return found
 
 

@@ -16,8 +16,11 @@ from a2wsgi import WSGIMiddleware
 from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from keys.errors import KeyServiceError, TooLarge
 from kms_console import wsgi  # sets Django up, which what follows needs
+from kms_console.api.rest import problems
 from kms_console.api.rest.asgi import USE_PATHS, handle, takes
+from kms_console.middleware import request_id
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -82,12 +85,12 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         body = await asyncio.wait_for(_body(receive, limit), BODY_SECONDS)
     except TimeoutError:
-        await _refuse(send, 408, "timeout", "The request did not arrive in time")
+        await _refuse(send, problems.TimedOut(), _request_id(scope))
         return
     except ConnectionResetError:
         return  # the client has gone; nobody reads an answer
     if body is None:
-        await _refuse(send, 413, "too_large", "The request is too large")
+        await _refuse(send, TooLarge(f"The body is limited to {limit} bytes."), _request_id(scope))
         return
     waiting = [body]
 
@@ -97,6 +100,11 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
         return await receive()
 
     await _django(_plain(scope, len(body)), whole, send)
+
+
+def _request_id(scope: Scope) -> str:
+    headers = dict(scope["headers"])
+    return request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
@@ -134,12 +142,17 @@ def _plain(scope: Scope, length: int) -> Scope:
     return {**scope, "headers": headers, "query_string": query}
 
 
-async def _refuse(send: Send, status: int, code: str, title: str) -> None:
+async def _refuse(send: Send, error: KeyServiceError, request_id: str) -> None:
     """Answer with a problem document (RFC 9457) before Django has seen the request."""
-    document = f'{{"type":"about:blank","title":"{title}","status":{status},"code":"{code}"}}'
-    headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+    headers = [
+        (b"content-type", problems.MEDIA_TYPE.encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"connection", b"close"),
+    ]
+    status = problems.answer_of(error).status
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": document.encode()})
+    body = problems.document(error, request_id)
+    await send({"type": "http.response.body", "body": body})
 
 
 # Who asks and whether over TLS is what a trusted proxy says it is, and nobody else's word.

@@ -62,6 +62,8 @@ def person(request: HttpRequest, door: Door = Door.CONSOLE) -> Caller | None:
         door,
         source=source_of(request.META),
         request_id=getattr(request, "request_id", "") or "-",
+        # Whoever uses the worked example's accounts acts in the worked example.
+        demo=principal.demo,
     )
 
 

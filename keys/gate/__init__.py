@@ -5,7 +5,7 @@ writer. A function behind the gate can't forget to be checked or to leave an ent
 """
 
 from keys.gate.changes import Change, change
-from keys.gate.reads import malformed, malformed_aio, read
+from keys.gate.reads import read, refused, refused_aio
 from keys.gate.uses import Operation, Use, use
 
-__all__ = ["Change", "Operation", "Use", "change", "malformed", "malformed_aio", "read", "use"]
+__all__ = ["Change", "Operation", "Use", "change", "read", "refused", "refused_aio", "use"]

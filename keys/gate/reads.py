@@ -47,30 +47,30 @@ def read(
     return standing
 
 
-def not_found(caller: Caller, action: Action, kind: str, reference: str) -> NotFound:
-    """Leave the entry of a request for something that isn't there, and return the error to raise."""
+def not_found(
+    caller: Caller, action: Action, kind: str, reference: str, error: NotFound
+) -> NotFound:
+    """Leave the entry of a request for something that isn't there; return the error to raise."""
     subject = Subject(kind, record.printable(reference))
     record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
-    error = NotFound()
     error.recorded = True
     return error
 
 
-def malformed(caller: Caller, address: str, error: KeyServiceError) -> None:
-    """Leave the entry of a request that its door could not make sense of, and that reached nothing else."""
-    record.wait(_malformed(caller, address, error))
+def refused(caller: Caller, address: str, error: KeyServiceError) -> None:
+    """Leave the entry of a request that its door refused: unreadable, forged, or not for this role."""
+    record.wait(_refused(caller, address, error))
 
 
-async def malformed_aio(caller: Caller, address: str, error: KeyServiceError) -> None:
+async def refused_aio(caller: Caller, address: str, error: KeyServiceError) -> None:
     """Do the same from an event loop."""
-    await record.wait_aio(_malformed(caller, address, error))
+    await record.wait_aio(_refused(caller, address, error))
 
 
-def _malformed(caller: Caller, address: str, error: KeyServiceError) -> Event:
+def _refused(caller: Caller, address: str, error: KeyServiceError) -> Event:
     subject = Subject("address", record.printable(address))
-    return record.event(
-        caller, Action.MALFORMED_REQUEST, subject, Outcome.FAILED, reason=error.code
-    )
+    outcome, reason = record.failure(error)
+    return record.event(caller, Action.REFUSED_REQUEST, subject, outcome, reason=reason)
 
 
 def _recorded(error: KeyServiceError) -> KeyServiceError:

@@ -101,7 +101,9 @@ def _render(
     context = {
         "row": row,
         "title": wording.label("action", row.action),
-        "consequence": wording.consequence(row.action, row.parameters, row.subject_name),
+        "consequence": wording.consequence(
+            row.action, row.parameters, row.subject_name, _present(body, row)
+        ),
         "parameters": [
             (wording.label("parameter", name), value)
             for name, value in row.parameters.items()
@@ -128,6 +130,12 @@ def _render(
         "shortage": shortage() if row.state == ApprovalState.OPEN else "",
     }
     return render(request, "approvals/page.html", context, status=status)
+
+
+def _present(body: dict[str, Any], row: Approval) -> str:
+    """Return the state in which the request saw the version that it is about, if it is about one."""
+    versions = body["target"].get("key", {}).get("versions", [])
+    return next((seen[1] for seen in versions if seen[0] == row.parameters.get("number")), "")
 
 
 def _live(row: Approval) -> bool:

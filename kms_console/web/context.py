@@ -59,7 +59,7 @@ class May:
 def console(request: HttpRequest) -> dict[str, Any]:
     """Return the context that templates/base.html needs; nothing where nobody is signed in."""
     try:
-        caller = getattr(request, "kms_caller", None) or identity.person(request)
+        caller = getattr(request, "caller", None) or identity.person(request)
         if caller is None:
             return {"me": None}
         waiting = queries.waiting_for(caller) if caller.role is Role.OFFICER else 0

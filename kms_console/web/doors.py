@@ -39,14 +39,14 @@ def page(view: Page[P]) -> View[P]:
         caller = identity.person(request)
         if caller is None:
             return _to_sign_in(request)
-        request.kms_caller = caller  # type: ignore[attr-defined]
+        request.caller = caller  # type: ignore[attr-defined]
         try:
             check_text(request)
             return view(request, caller, *args, **kwargs)
         except PendingApproval as waiting:
             return failures.pending(request, waiting)
         except KeyServiceError as error:
-            return failures.page(request, error)
+            return failures.page(request, failures.told(request, error))
 
     return answer  # type: ignore[return-value]
 
@@ -92,15 +92,22 @@ def handle(
     status = 200
     if request.method == "POST":
         status = 400
-        if form.is_valid():
+        if not form.is_valid():
+            failures.told(request, Invalid("The form was not filled in as it asks."))
+        else:
             try:
                 return do(form.cleaned_data)
             except PendingApproval:
                 raise
             except KeyServiceError as error:
-                form.refuse(error)
+                form.refuse(failures.told(request, error))
                 status = failures.status_of(error)
     return render(request, template, {"form": form, **(context or {})}, status=status)
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what was left empty, so that a request asks for no more than was filled in."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def confirm(

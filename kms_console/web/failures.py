@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 
-from keys import errors
+from keys import errors, gate
 from keys.errors import KeyServiceError, PendingApproval
+from kms_console import identity
+from kms_console.api.rest import problems
 
 # The first class that fits counts, so the special ones stand before the general.
 STATUS: tuple[tuple[type[KeyServiceError], int], ...] = (
@@ -20,7 +22,7 @@ STATUS: tuple[tuple[type[KeyServiceError], int], ...] = (
     (errors.TooLarge, 413),
     (errors.Invalid, 400),
     (errors.Conflict, 409),
-    (errors.CannotDecrypt, 422),
+    (errors.CannotDecrypt, 400),
     (errors.Unsupported, 422),
     (errors.PendingApproval, 202),
     (errors.Unavailable, 503),
@@ -31,6 +33,19 @@ STATUS: tuple[tuple[type[KeyServiceError], int], ...] = (
 def status_of(error: KeyServiceError) -> int:
     """Return the HTTP status of a domain error."""
     return next((status for kind, status in STATUS if isinstance(error, kind)), 400)
+
+
+def told(request: HttpRequest, error: KeyServiceError) -> KeyServiceError:
+    """Leave an entry of what a known person sent and the gate never saw; return what to answer."""
+    caller = getattr(request, "caller", None) or identity.person(request)
+    if caller is None or error.recorded or not 400 <= status_of(error) < 500:
+        return error
+    try:
+        gate.refused(caller, request.path, error)
+    except KeyServiceError as trouble:
+        return trouble
+    error.recorded = True
+    return error
 
 
 def page(request: HttpRequest, error: KeyServiceError) -> HttpResponse:
@@ -54,12 +69,14 @@ def bad_request(request: HttpRequest, exception: object = None) -> HttpResponse:
 
 
 def forbidden(request: HttpRequest, exception: object = None) -> HttpResponse:
+    told(request, errors.Denied())
     return _page(
         request, 403, "You may not do this", str(exception or "") or "Your role does not allow it."
     )
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    told(request, errors.Denied())
     return _page(
         request,
         403,
@@ -83,7 +100,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     title = "Something went wrong here"
     text = "It is our fault, not yours. Try again; if it stays, give the request id below to whoever runs this console."
     if _wants_problem(request):
-        return _problem(500, title)
+        return _problem(request, 500)
     page = render_to_string(
         "failures/plain.html",
         {"title": title, "text": text, "request_id": getattr(request, "request_id", "")},
@@ -93,7 +110,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:
     if _wants_problem(request):
-        return _problem(status, title)
+        return _problem(request, status)
     context: dict[str, Any] = {"title": title, "text": text, "status": status}
     response = render(request, "failures/page.html", context, status=status)
     response["Cache-Control"] = "no-store"
@@ -104,15 +121,15 @@ def _wants_problem(request: HttpRequest) -> bool:
     return request.path.startswith("/api/")
 
 
-_CODES = {400: "invalid", 403: "denied", 404: "not_found", 500: "internal_error"}
+_PROBLEMS: dict[int, type[KeyServiceError]] = {
+    400: problems.MalformedRequest,
+    403: errors.Denied,
+    404: errors.NotFound,
+}
 
 
-def _problem(status: int, title: str) -> HttpResponse:
-    """Return a problem document (RFC 9457) for what a machine asked."""
-    document = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "code": _CODES.get(status, "error"),
-    }
-    return JsonResponse(document, status=status, content_type="application/problem+json")
+def _problem(request: HttpRequest, status: int) -> HttpResponse:
+    """Return a problem document (RFC 9457), as the API's own, for what a machine asked."""
+    error = _PROBLEMS.get(status, problems.Internal)()
+    body = problems.document(error, getattr(request, "request_id", "-"))
+    return HttpResponse(body, status=status, content_type=problems.MEDIA_TYPE)

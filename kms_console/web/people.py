@@ -18,9 +18,10 @@ from keys.actions import Action
 from keys.administration.people import Appointed
 from keys.approvals import shortage
 from keys.callers import Caller, Kind, Role
-from keys.errors import NotFound
+from keys.errors import Denied, NotFound
 from keys.models import Principal
 from keys.secret import Secret
+from kms_console.web import throttle
 from kms_console.web.doors import confirm, handle, offer, page, show_once
 from kms_console.web.forms import HouseForm, PasswordForm, reason_field
 from kms_console.web.verbs import Verb
@@ -174,12 +175,18 @@ def account(request: HttpRequest, caller: Caller) -> HttpResponse:
     form = PasswordForm(request.POST if request.method == "POST" else None)
 
     def change(values: dict[str, Any]) -> HttpResponse:
-        row = a.change_password(
-            caller,
-            str(caller.principal_id),
-            old=Secret(values["old"].encode()),
-            new=Secret(values["new"].encode()),
-        )
+        # Whoever found a session open must not find out its owner's password by trying.
+        me = str(caller.principal_id)
+        if throttle.blocked(me, ""):
+            raise Denied("Too many attempts: wait a quarter of an hour.")
+        try:
+            row = a.change_password(
+                caller, me, old=Secret(values["old"].encode()), new=Secret(values["new"].encode())
+            )
+        except Denied:
+            throttle.failed(me, "")
+            raise
+        throttle.succeeded(me, "")
         # Every other session ends with the old password; this one goes on under a new id.
         update_session_auth_hash(request, row.user)  # type: ignore[arg-type]
         messages.success(request, "Your password is changed.")

@@ -13,6 +13,7 @@ from kms_console.web import (
     jobs,
     key_stores,
     keys,
+    material,
     overview,
     people,
     sessions,
@@ -53,7 +54,7 @@ urlpatterns = [
     path("keys/-/new", keys.key_create, name="key-create"),
     path("keys/<str:reference>", keys.key_page, name="key"),
     path("keys/<str:reference>/edit", keys.key_edit, name="key-edit"),
-    path("keys/<str:reference>/import", keys.key_import, name="key-import"),
+    path("keys/<str:reference>/import", material.key_import, name="key-import"),
     path("keys/<str:reference>/do/<slug:verb>", keys.key_verb, name="key-verb"),
     path(
         "keys/<str:reference>/versions/<small:number>/do/<slug:verb>",

@@ -176,6 +176,19 @@ VERSION_VERBS: dict[str, VersionVerb] = {
         ),
         VersionVerb(
             Verb(
+                "revoke-destroyed",
+                Action.DESTROY_VERSION,
+                "Mark as compromised",
+                "octagon-alert",
+                danger=True,
+                done="It is noted that the version was compromised.",
+            ),
+            _V.DESTROYED_COMPROMISED,
+            "The material is destroyed already. This notes that somebody knew it before, so that whatever "
+            "it protected may be known, too.",
+        ),
+        VersionVerb(
+            Verb(
                 "destroy",
                 Action.DESTROY_VERSION,
                 "Schedule destruction",
@@ -205,6 +218,7 @@ VERSION_VERBS: dict[str, VersionVerb] = {
 _BY_EDGE: dict[tuple[VersionState, VersionState], str] = {
     (_V.PRE_ACTIVE, _V.ACTIVE): "activate",
     (_V.SUSPENDED, _V.ACTIVE): "resume",
+    (_V.DESTROYED, _V.DESTROYED_COMPROMISED): "revoke-destroyed",
 }
 _BY_TARGET = {
     _V.SUSPENDED: "suspend",
@@ -228,12 +242,10 @@ def for_key(caller: Caller, key: Key) -> list[Verb]:
 
 def for_version(caller: Caller, key: Key, version: KeyVersion) -> list[Verb]:
     """Return what this person can be offered for a version: the legal edges of its state."""
-    if version.condition == Condition.CREATING or key.state == KeyState.DESTROYED:
+    if version.condition == Condition.CREATING:
         return []
     state = VersionState(version.state)
     names = {edge_verb(state, to) for to in VERSION_EDGES[state]}
-    if state == VersionState.DESTROYED:
-        names = set()  # a late compromise of what is gone: the API records that
     if version.condition == Condition.PENDING_DESTRUCTION:
         names = (names - {"destroy"}) | {"cancel-destruction"}
     rows = [VERSION_VERBS[name].verb for name in _ORDER if name in names]

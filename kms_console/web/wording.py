@@ -178,12 +178,19 @@ _LABELS: dict[str, Any] = {
 }
 
 
-def consequence(action: str, parameters: Mapping[str, Any], subject: str) -> str:
-    """Return in one or two sentences what will happen once a request is approved."""
+def consequence(action: str, parameters: Mapping[str, Any], subject: str, present: str = "") -> str:
+    """Return in one or two sentences what will happen once a request is approved.
+
+    `present` is the state of the version concerned, where one is.
+    """
     from kms_console.web.verbs import KEY_VERBS, VERSION_VERBS
 
     number = parameters.get("number")
     version_verb = _VERSION_ACTIONS.get(action)
+    if present == VersionState.SUSPENDED and version_verb == "activate":
+        version_verb = "resume"
+    if present == VersionState.DESTROYED and version_verb == "destroy":
+        version_verb = "revoke-destroyed"
     if version_verb:
         return f"Version {number} of the key {subject}. {VERSION_VERBS[version_verb].explanation}"
     for row in KEY_VERBS.values():

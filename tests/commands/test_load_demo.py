@@ -174,9 +174,9 @@ def test_something_is_suspended_and_something_disabled(demo: Folder) -> None:
     assert Key.objects.filter(state="disabled").exists()
 
 
-def test_the_overdue_key_may_protect_nothing_more_and_still_be_read(demo: Folder) -> None:
+def test_the_overdue_key_still_works_while_its_rotation_waits(demo: Folder) -> None:
     version = demo.key("patient-laboratory").versions.get()
-    assert version.protect_until < datetime.now(UTC) < version.process_until
+    assert datetime.now(UTC) < version.protect_until < version.process_until
 
 
 def test_one_request_needs_one_more_vote_and_one_needs_two(demo: Folder) -> None:

@@ -151,6 +151,16 @@ def test_a_session_without_its_marks_is_none(olga: Client) -> None:
     assert olga.get("/")["Location"].startswith("/sign-in")
 
 
+def test_an_open_session_is_no_place_to_guess_the_password(house: House) -> None:
+    client = signed_in_client("olga")
+    form = {"old": "a guess", "new": "a much better one 7", "again": "a much better one 7"}
+    for _ in range(throttle.FAILURES):
+        assert "The old password is wrong" in client.post("/account", form).content.decode()
+    right = client.post("/account", {**form, "old": password("olga")})
+    assert right.status_code == 403
+    assert "Too many attempts" in right.content.decode()
+
+
 def test_changing_the_password_keeps_this_session_and_ends_all_others(house: House) -> None:
     here, there = signed_in_client("olga"), signed_in_client("olga")
     form = {"old": password("olga"), "new": "a much better one 7", "again": "a much better one 7"}

@@ -300,7 +300,7 @@ def test_a_use_needs_the_state_of_key_and_version(
         expected = ALLOWED[state][0 if protect else 1]
         expected = expected or (state == S.SUSPENDED and resting and not protect)
         expected = expected and key_state == KeyState.ENABLED
-        expected = expected and condition not in (Condition.CREATING, Condition.UNAVAILABLE)
+        expected = expected and condition == ""
         if expected:
             lifecycle.check_use(**facts)
             for over in ("protect_until", "process_until"):

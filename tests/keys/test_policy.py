@@ -14,7 +14,7 @@ from keys import administration, operations, policy
 from keys.actions import ACTIONS, GRANTABLE, Action, Kind, Quorum
 from keys.callers import Caller, Door, Method, Role
 from keys.callers import Kind as CallerKind
-from keys.errors import Denied, NotFound
+from keys.errors import Denied, Unauthenticated
 from keys.policy import CredentialFacts, Decision, GrantFacts, QuorumRule, Standing, decide
 from tests.house import House
 
@@ -100,6 +100,7 @@ MAY: dict[Action, frozenset[Role]] = {
     ),
     Action.READ_AUDIT: frozenset({U, O, A, P}),
     **dict.fromkeys([Action.EXPORT_AUDIT, Action.VERIFY_AUDIT], frozenset({U, P})),
+    Action.REFUSED_REQUEST: frozenset(),
 }
 
 
@@ -151,7 +152,7 @@ def test_every_action_has_a_row_and_the_row_says_what_it_is() -> None:
     assert set(ACTIONS) == set(Action)
     for action, row in ACTIONS.items():
         if row.kind is Kind.READ:
-            assert action.value.startswith(("read_", "export_", "verify_"))
+            assert action.value.startswith(("read_", "export_", "verify_", "refused_"))
         assert (row.direction is not None) <= (row.kind is Kind.USE)
         assert row.label[0].isupper() and not row.label.endswith(".")
 
@@ -418,7 +419,7 @@ def test_closing_an_account_ends_all_it_could_do(house: House) -> None:
     who = house.billing
     operations.encrypt(who, "invoices", b"x")
     administration.deactivate_principal(house.ada, "billing")
-    with pytest.raises(NotFound):
+    with pytest.raises(Unauthenticated):
         operations.encrypt(who, "invoices", b"x")
     assert house.last_entry()["reason"] == "account_inactive"
 
@@ -434,6 +435,6 @@ def test_a_credential_that_expired_opens_nothing(house: House) -> None:
     who = replace(house.billing, credential_id=newest.id)
     operations.encrypt(who, "invoices", b"x")
     house.let_days_pass(3)
-    with pytest.raises(NotFound):
+    with pytest.raises(Unauthenticated):
         operations.encrypt(who, "invoices", b"x")
     assert house.last_entry()["reason"] == "credential_expired"

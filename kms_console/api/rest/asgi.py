@@ -116,7 +116,7 @@ async def _told(caller: Caller | None, path: str, error: KeyServiceError) -> Key
     if caller is None or not problems.unrecorded(error):
         return error
     try:
-        await gate.malformed_aio(caller, path, error)
+        await gate.refused_aio(caller, path, error)
     except KeyServiceError as trouble:
         return trouble
     return error

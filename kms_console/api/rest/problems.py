@@ -189,7 +189,7 @@ def _told(request: Any, error: KeyServiceError) -> KeyServiceError:
     if caller is None or not unrecorded(error):
         return error
     try:
-        gate.malformed(caller, request.path, error)
+        gate.refused(caller, request.path, error)
     except KeyServiceError as trouble:
         return trouble
     return error
