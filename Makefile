@@ -26,11 +26,14 @@ setup: $(VENV)/.development ## make .venv with everything that development needs
 run: $(VENV)/.runtime ## start all of it with the worked example (PORT, DATA; Ctrl-C stops)
 	@exec $(BIN)/python manage.py up --demo --port "$$PORT" --data "$$DATA"
 
+# On every core; ARGS='-n 0' for one process, as a debugger wants it.
+SPREAD = --numprocesses auto --dist worksteal
+
 test: $(VENV)/.development ## run the tests (ARGS='-k word')
-	@exec env $(APART) $(BIN)/python -m pytest -m "not exhaustive" $(ARGS)
+	@exec env $(APART) $(BIN)/python -m pytest $(SPREAD) -m "not exhaustive" $(ARGS)
 
 test-exhaustive: $(VENV)/.development ## run every test, those that take long too
-	@exec env $(APART) $(BIN)/python -m pytest $(ARGS)
+	@exec env $(APART) $(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, migrations, deployment checks
 	$(BIN)/ruff check .
