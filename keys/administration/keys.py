@@ -22,12 +22,28 @@ from keys.services import SCHEDULER_ID
 from keys.states import Condition, KeyState, VersionState
 
 
-@gate.change(Action.CREATE_KEY, on=targets.classification)
+def _choose_algorithm(target: targets.Target[Classification], arguments: dict[str, Any]) -> None:
+    """Ask the store, before any transaction is open, what it can do for such a key."""
+    spec, store = _policy_allows(target.row, arguments["spec"], arguments["key_store"])
+    imported = _imported(arguments["origin"])
+    capabilities = stores.backend(stores.facts(store)).capabilities()
+    offered = capabilities.algorithms.get(spec.name, ())
+    if not offered or (imported and spec.name not in capabilities.imports):
+        able = sorted(capabilities.imports if imported else capabilities.algorithms)
+        raise Unsupported(
+            f"{store.title} can't do {spec.label} here. It can do: {', '.join(able)}.", field="spec"
+        )
+    wanted = arguments["algorithm"] or offered[0]
+    arguments["algorithm"] = parameters.one_of(wanted, "algorithm", offered)
+
+
+@gate.change(Action.CREATE_KEY, on=targets.classification, prepare=_choose_algorithm)
 def create_key(
     change: Change[Classification],
     *,
     name: str,
     spec: str,
+    algorithm: str = "",
     alias: str = "",
     key_store: str = "",
     description: str = "",
@@ -39,22 +55,16 @@ def create_key(
 ) -> Key:
     """Create a key in a classification; returns it with its first version, or waiting for its import.
 
-    Where the store can't be reached now, the key is there and its job is tried again until it can.
-    Raises Invalid, Unsupported or AlreadyExists.
+    `algorithm`: the store's default for the spec, where left out. Where the store can't be reached
+    any more, the key is there and its job is tried again until it can. Raises Invalid, Unsupported,
+    AlreadyExists or BackendUnavailable.
     """
     row, store = _policy_allows(change.row, spec, key_store)
     shown = names.display_name(name)
     chosen = names.slug(alias or _alias_from(shown))
     if Key.objects.filter(alias=chosen).exists():
         raise AlreadyExists(f"There is a key {chosen} already.", field="alias")
-    imported = parameters.one_of(origin, "origin", Origin.values) == Origin.IMPORTED
-    capabilities = stores.backend(stores.facts(store)).capabilities()
-    offered = capabilities.algorithms.get(row.name)
-    if not offered or (imported and row.name not in capabilities.imports):
-        able = sorted(capabilities.imports if imported else capabilities.algorithms)
-        raise Unsupported(
-            f"{store.title} can't do {row.label} here. It can do: {', '.join(able)}.", field="spec"
-        )
+    imported = _imported(origin)
     key = Key.objects.create(
         name=shown,
         alias=chosen,
@@ -65,7 +75,7 @@ def create_key(
         key_store=store,
         spec=row.name,
         usage=row.usage,
-        algorithm=offered[0],
+        algorithm=algorithm,
         origin=origin,
         model=_model(store, imported),
         state=KeyState.PENDING_IMPORT if imported else KeyState.ENABLED,
@@ -256,6 +266,10 @@ def _policy_allows(
             f"{store.title} protects less than {classification.title} asks for.", field="key_store"
         )
     return SPECS[spec], store
+
+
+def _imported(origin: Any) -> bool:
+    return parameters.one_of(origin, "origin", Origin.values) == Origin.IMPORTED
 
 
 def _alias_from(name: str) -> str:

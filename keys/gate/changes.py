@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from django.db import DatabaseError, IntegrityError, transaction
 
-from audit import canonical, writer
+from audit import writer
 from audit.errors import AuditError
 from audit.events import Outcome, Subject
 from keys import approvals, clock, diffs, names, policy, snapshot
@@ -34,12 +34,11 @@ from keys.errors import (
     PendingApproval,
     Unavailable,
 )
-from keys.gate import record
+from keys.gate import asked, record
 from keys.gate.uses import refusal
 from keys.models import Approval
 from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule, Standing
-from keys.secret import Secret
 from keys.targets import Resolver, Target
 
 P = ParamSpec("P")
@@ -92,6 +91,13 @@ class Change(Generic[S]):
         if self.approval is not None or self.action.row.quorum is Quorum.HOUSE:
             subjects.add(OFFICERS)
         return subjects
+
+    def told(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the facts of an entry: what was asked, why, and what the change itself adds."""
+        facts = asked.facts(arguments) if self.about is None else {}
+        if self.reason:
+            facts["reason"] = self.reason
+        return facts | self.facts
 
     def touch(self, kind: str, identity: object) -> None:
         """Name a subject that this changes: uses that rest on it are decided again."""
@@ -202,7 +208,7 @@ class Changer(Generic[S, P, R]):
             event = record.event(
                 caller,
                 action,
-                target.subject(_number(arguments)),
+                target.subject(asked.number(arguments)),
                 Outcome.DENIED,
                 reason=decision.reason,
             )
@@ -211,7 +217,7 @@ class Changer(Generic[S, P, R]):
         change = Change(caller, action, target, standing, now)
         with self._failing(change, arguments):
             change.reason = names.prose(arguments.get("reason") or "", "reason")
-            _check_plain(arguments)
+            asked.check_plain(arguments)
             if self._prepare is not None:
                 self._prepare(target, arguments)
         return change
@@ -220,7 +226,7 @@ class Changer(Generic[S, P, R]):
         self, change: Change[S], rule: QuorumRule | None, arguments: dict[str, Any]
     ) -> None:
         """Find the votes that allow this, or open a request and raise PendingApproval."""
-        wish = Wish(change.action, change.target, votable(arguments))
+        wish = Wish(change.action, change.target, asked.votable(arguments))
         with self._failing(change, arguments):
             change.approval = approvals.in_hand(change.caller, wish)
             if change.approval is None:
@@ -234,10 +240,10 @@ class Changer(Generic[S, P, R]):
             event = record.event(
                 change.caller,
                 change.action,
-                change.target.subject(_number(arguments)),
+                change.target.subject(asked.number(arguments)),
                 Outcome.PENDING,
                 reason="pending_approval",
-                facts=told(change, arguments) | {"request_sha256": request.digest},
+                facts=change.told(arguments) | {"request_sha256": request.digest},
                 approvals=[request.id],
             )
             record.in_transaction(event, [])
@@ -266,7 +272,7 @@ class Changer(Generic[S, P, R]):
             event = record.event(
                 change.caller,
                 change.action,
-                change.target.subject(_number(arguments)),
+                change.target.subject(asked.number(arguments)),
                 Outcome.DENIED,
                 reason="approval_" + end.value,
                 facts={"fault": fault},
@@ -300,11 +306,11 @@ class Changer(Generic[S, P, R]):
                 approvals.close(change.approval, ApprovalState.EXECUTED)
                 change.cited.append(str(change.approval.id))
             result = self._body(change, **arguments)  # type: ignore[call-arg]
-            facts = told(change, arguments) | ({"diffs": changed} if changed else {})
+            facts = change.told(arguments) | ({"diffs": changed} if changed else {})
             event = record.event(
                 change.caller,
                 change.record_as or change.action,
-                change.about or change.target.subject(_number(arguments)),
+                change.about or change.target.subject(asked.number(arguments)),
                 change.outcome,
                 reason=change.why,
                 facts=facts,
@@ -344,7 +350,7 @@ class _Failing:
             return
         outcome, reason = record.failure(error)
         change = self.change
-        subject = change.about or change.target.subject(_number(self.arguments))
+        subject = change.about or change.target.subject(asked.number(self.arguments))
         record.wait(
             record.event(
                 change.caller,
@@ -352,7 +358,7 @@ class _Failing:
                 subject,
                 outcome,
                 reason=reason,
-                facts=_safe(self.arguments),
+                facts=asked.facts(self.arguments),
                 approvals=[change.approval.id] if change.approval else [],
             )
         )
@@ -374,51 +380,3 @@ def change(
         return Changer(action, on, body, prepare)
 
     return behind_the_gate
-
-
-def votable(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that officers vote on: all but secrets and the reason, which has its own place."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if name != "reason" and not isinstance(value, Secret)
-    }
-
-
-def told(change: Change[Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of an entry: what was asked, why, and what the change itself adds."""
-    facts = _safe(arguments) if change.about is None else {}
-    if change.reason:
-        facts["reason"] = change.reason
-    return facts | change.facts
-
-
-def _safe(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments fit for the log: no secrets, and nothing of a size or type to choke on."""
-    asked = {}
-    for name, value in votable(arguments).items():
-        if value in (None, "", [], {}):
-            continue
-        try:
-            small = len(canonical.encode(value)) <= 4096
-        except (TypeError, ValueError):
-            small = False
-        asked[name] = value if small else record.printable(repr(value))
-    return {"asked": asked} if asked else {}
-
-
-def _check_plain(arguments: dict[str, Any]) -> None:
-    """Raise Invalid where an argument is no plain JSON value: it could not be voted on or recorded."""
-    try:
-        canonical.encode(votable(arguments))
-    except (TypeError, ValueError):
-        raise Invalid(
-            "Only text, whole numbers, true, false, lists and objects are understood here."
-        ) from None
-
-
-def _number(arguments: dict[str, Any]) -> int | None:
-    number = arguments.get("number")
-    if isinstance(number, bool) or not isinstance(number, int):
-        return None
-    return number if 0 < number < 2**31 else None

@@ -37,6 +37,7 @@ from keys.errors import (
     Unsupported,
 )
 from keys.gate import record
+from keys.policy import Standing
 from keys.snapshot import KeyFacts, Miss, VersionFacts
 
 P = ParamSpec("P")
@@ -99,6 +100,24 @@ class Use:
         if self.on_loop and version is not None and not backend.inline(version.handle):
             raise Offload
         return backend
+
+    def told(self) -> dict[str, Any]:
+        """Return the facts of the entry. Of the context only the names: its values may be about a person."""
+        if not self.context:
+            return self.facts
+        named = sorted(record.printable(str(name)) for name in self.context)[:32]
+        return self.facts | {"context": named}
+
+    def rests_on(self) -> frozenset[str]:
+        """Return the subjects whose change makes this use to be decided again."""
+        subjects = {f"principal:{self.caller.principal_id}"}
+        if self.key is not None:
+            subjects |= {
+                f"key:{self.key.id}",
+                f"classification:{self.key.classification_id}",
+                f"key_store:{self.key.store.id}",
+            }
+        return frozenset(subjects)
 
     def _key(self) -> KeyFacts:
         assert self.key is not None
@@ -179,50 +198,53 @@ class Operation(Generic[P, R]):
         given = kwargs.get("context") or {}
         context: Mapping[str, str] = given if isinstance(given, Mapping) else {}
         use = Use(caller, self.action, key, context, clock.now(), on_loop)
-        subjects = {f"principal:{caller.principal_id}"}
-        if key is not None:
-            subjects |= {
-                f"key:{key.id}",
-                f"classification:{key.classification_id}",
-                f"key_store:{key.store.id}",
-            }
-        decision = policy.decide(
-            caller,
-            standing,
-            self.action,
-            now=use.now,
-            key_id=key.id if key else None,
-            classification_id=key.classification_id if key else None,
-            context=context,
-        )
+        outcome, reason = Outcome.SUCCESS, ""
         result: R | None = None
         error: Exception | None = None
-        outcome, reason = Outcome.SUCCESS, ""
-        missing = bool(reference) and key is None
-        if missing or not decision.allowed:
-            error, outcome = refusal(decision, missing), Outcome.DENIED
-            reason = "not_found" if missing else decision.reason
-        else:
-            if decision.grant:
-                use.facts["grant"] = str(decision.grant)
-            try:
-                _check_usage(use)
-                if context is not given and given:
-                    raise Invalid("The context must be an object of text pairs.", field="context")
-                result = self._compute(use, *args, **kwargs)
-            except (Miss, Offload):
-                raise
-            except (
-                Exception
-            ) as problem:  # an unknown error leaves an entry too, and is raised after it
-                error = problem
-                outcome, reason = record.failure(problem)
-        if context:
-            use.facts["context"] = sorted(record.printable(str(name)) for name in context)[:32]
-        event = record.event(
-            caller, self.action, _subject(use, reference), outcome, reason=reason, facts=use.facts
-        )
-        return _Attempt(event, epoch, frozenset(subjects), result, error)
+        try:
+            _admit(use, standing, reference)
+            if given and not context:
+                raise Invalid("The context must be an object of text pairs.", field="context")
+            result = self._compute(use, *args, **kwargs)
+        except (Miss, Offload):
+            raise
+        except _Refused as refused:
+            error, outcome, reason = refused.error, Outcome.DENIED, refused.reason
+        except Exception as problem:  # an unknown error leaves an entry too, and is raised after it
+            error = problem
+            outcome, reason = record.failure(problem)
+        subject = _subject(use, reference)
+        event = record.event(caller, self.action, subject, outcome, reason=reason, facts=use.told())
+        return _Attempt(event, epoch, use.rests_on(), result, error)
+
+
+class _Refused(Exception):
+    """The decision was no. `reason` is the decision's own code, which the error may hide from the caller."""
+
+    def __init__(self, error: KeyServiceError, reason: str) -> None:
+        super().__init__(reason)
+        self.error, self.reason = error, reason
+
+
+def _admit(use: Use, standing: Standing | None, reference: str) -> None:
+    """Ask for the decision. Raises _Refused, and Unsupported for a key of another purpose."""
+    key = use.key
+    decision = policy.decide(
+        use.caller,
+        standing,
+        use.action,
+        now=use.now,
+        key_id=key.id if key else None,
+        classification_id=key.classification_id if key else None,
+        context=use.context,
+    )
+    missing = bool(reference) and key is None
+    if missing or not decision.allowed:
+        reason = "not_found" if missing else decision.reason
+        raise _Refused(refusal(decision, missing), reason)
+    if decision.grant:
+        use.facts["grant"] = str(decision.grant)
+    _check_usage(use)
 
 
 def use(action: Action) -> Callable[[Callable[Concatenate[Use, P], R]], Operation[P, R]]:

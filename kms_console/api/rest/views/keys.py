@@ -56,6 +56,7 @@ class CreateKey(Asked):
     name: str
     classification: str
     spec: str
+    algorithm: str | UnsetType = UNSET
     alias: str | UnsetType = UNSET
     key_store: str | UnsetType = UNSET
     description: str | UnsetType = UNSET

@@ -1,0 +1,54 @@
+"""What a change was asked with: plain values that can be voted on, recorded, and sent again later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import canonical
+from keys.errors import Invalid
+from keys.gate import record
+from keys.secret import Secret
+
+# Bytes of canonical JSON; what is longer is cut in the entry, never in what is voted on.
+LIMIT = 4096
+
+
+def votable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that officers vote on: all but secrets and the reason, which has its own place."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name != "reason" and not isinstance(value, Secret)
+    }
+
+
+def facts(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments as facts for the log: no secrets, and nothing of a size or type to choke on."""
+    told = {}
+    for name, value in votable(arguments).items():
+        if value in (None, "", [], {}):
+            continue
+        try:
+            small = len(canonical.encode(value)) <= LIMIT
+        except (TypeError, ValueError):
+            small = False
+        told[name] = value if small else record.printable(repr(value))
+    return {"asked": told} if told else {}
+
+
+def check_plain(arguments: dict[str, Any]) -> None:
+    """Raise Invalid where an argument is no plain JSON value: it could not be voted on or recorded."""
+    try:
+        canonical.encode(votable(arguments))
+    except (TypeError, ValueError):
+        raise Invalid(
+            "Only text, whole numbers, true, false, lists and objects are understood here."
+        ) from None
+
+
+def number(arguments: dict[str, Any]) -> int | None:
+    """Return the version's number that was asked for, where it is one that a version can have."""
+    found = arguments.get("number")
+    if isinstance(found, bool) or not isinstance(found, int):
+        return None
+    return found if 0 < found < 2**31 else None
