@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.contrib import messages
+from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
@@ -97,15 +99,28 @@ def not_found(request: HttpRequest, exception: object = None) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """The plainest page: it asks nothing of the database, which may be what is broken."""
-    title = "Something went wrong here"
-    text = "It is our fault, not yours. Try again; if it stays, give the request id below to whoever runs this console."
+    outage = isinstance(sys.exc_info()[1], DatabaseError)
+    status = 503 if outage else 500
+    title, text = OUTAGE if outage else FAULT
     if _wants_problem(request):
-        return _problem(request, 500)
+        return _problem(request, status)
     page = render_to_string(
         "failures/plain.html",
         {"title": title, "text": text, "request_id": getattr(request, "request_id", "")},
     )
-    return HttpResponse(page, status=500)
+    return HttpResponse(page, status=status, headers={"Retry-After": "5"} if outage else None)
+
+
+OUTAGE = (
+    "The database can't be reached now",
+    "Nothing is lost, and nothing was changed. The console goes on by itself once the database is back; "
+    "try again in a moment.",
+)
+FAULT = (
+    "Something went wrong here",
+    "It is our fault, not yours. Try again; if it stays, give the request id below to whoever runs "
+    "this console.",
+)
 
 
 def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:
@@ -125,6 +140,7 @@ _PROBLEMS: dict[int, type[KeyServiceError]] = {
     400: problems.MalformedRequest,
     403: errors.Denied,
     404: errors.NotFound,
+    503: errors.Unavailable,
 }
 
 
