@@ -58,14 +58,16 @@ def officers() -> list[Principal]:
     )
 
 
-def house_rule() -> QuorumRule | None:
-    """Return the strictest rule of all classifications, or None where none asks for votes."""
-    strictest = (
-        Classification.objects.filter(quorum_m__isnull=False)
-        .order_by("-quorum_m", "-quorum_n")
-        .first()
-    )
-    return own_rule(strictest)
+def house_rule(officers: int | None = None) -> QuorumRule | None:
+    """Return the strictest rule of all classifications, or None where none asks for votes.
+
+    With `officers`, of those rules only for which so many are enough: else a rule that nobody can
+    meet would lift the votes on who the officers are.
+    """
+    rules = Classification.objects.filter(quorum_m__isnull=False)
+    if officers is not None:
+        rules = rules.filter(quorum_m__lt=officers)
+    return own_rule(rules.order_by("-quorum_m", "-quorum_n").first())
 
 
 def own_rule(classification: Classification | None) -> QuorumRule | None:
@@ -76,7 +78,13 @@ def own_rule(classification: Classification | None) -> QuorumRule | None:
 
 def rule_for(action: Action, target: Target[Any]) -> QuorumRule | None:
     """Return the quorum that this action on this target needs, or None."""
-    return policy.quorum_for(action, own_rule(target.classification), house_rule(), len(officers()))
+    return rule_under(action, target.classification)
+
+
+def rule_under(action: Action, classification: Classification | None) -> QuorumRule | None:
+    """Return the quorum that this action needs under a classification's policy and the house's, or None."""
+    have = len(officers())
+    return policy.quorum_for(action, own_rule(classification), house_rule(have), have)
 
 
 def shortage(rule: QuorumRule | None = None) -> str:

@@ -12,7 +12,9 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -24,7 +26,7 @@ from keys.actions import Action
 from keys.backends.base import Backend, Material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
-from keys.gate.changes import Change
+from keys.gate.changes import Change, Changer
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.secret import Secret
@@ -68,7 +70,7 @@ def claim(job_id: uuid.UUID) -> Job | None:
     taken = Job.objects.filter(free, pk=job_id, run_after__lte=now).update(
         state=JobState.RUNNING,
         claimed_by=token,
-        lease_until=now + timedelta(seconds=settings.JOB_LEASE_SECONDS),
+        lease_until=_lease_end(),
         attempts=F("attempts") + 1,
     )
     if not taken:
@@ -76,6 +78,10 @@ def claim(job_id: uuid.UUID) -> Job | None:
     return Job.objects.select_related(
         "key__key_store", "key__classification", "version", "approval"
     ).get(pk=job_id)
+
+
+def _lease_end() -> datetime:
+    return clock.now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)
 
 
 def run(job_id: uuid.UUID) -> Job:
@@ -152,6 +158,8 @@ def _adopt_import(job: Job, caller: Caller) -> None:
     material = backend.find(version.id)
     if material is None:
         raise BackendError("The material did not arrive; import it again.")
+    if job.approval and material.check_value != job.approval.parameters.get("check_value"):
+        raise BackendError("What arrived is not the material that officers agreed to.")
     check_material(backend, material, job.key.algorithm)
     _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(material))
 
@@ -361,16 +369,26 @@ def _postpone(job: Job, error: KeyServiceError) -> None:
 
 
 def _put_back(job: Job, error: KeyServiceError) -> None:
-    _wait(
-        scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
-    )
+    _tell(_wait, job, error)
+
+
+def _tell(end: Changer[Job, Any, None], job: Job, error: KeyServiceError) -> None:
+    """Write how a job goes on after an error. One whose claim is lost is somebody else's business."""
+    with suppress(Conflict):
+        end(
+            scheduler_for(job),
+            str(job.id),
+            claim=job.claimed_by,
+            error=error.detail,
+            code=error.code,
+        )
 
 
 def _give_up(job: Job, error: KeyServiceError) -> None:
     """End a job for good, and take back what it made. A lost claim is somebody else's business."""
-    if not Job.objects.filter(
-        pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by
-    ).exists():
+    # The lease begins anew: nobody may find the job free, and adopt what is being taken back.
+    held = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by)
+    if not held.update(lease_until=_lease_end()):
         return
     if job.kind in (JobKind.DESTROY, JobKind.DESTROY_VERSION) and not isinstance(error, Conflict):
         # A destruction that was begun must end: some of the material may be gone already.
@@ -383,9 +401,7 @@ def _give_up(job: Job, error: KeyServiceError) -> None:
         except (BackendUnavailable, Unavailable) as trouble:
             _put_back(job, trouble)
             return
-    _fail(
-        scheduler_for(job), str(job.id), claim=job.claimed_by, error=error.detail, code=error.code
-    )
+    _tell(_fail, job, error)
 
 
 def open_jobs(key: Key) -> list[Job]:

@@ -184,12 +184,13 @@ def quorum_for(
 ) -> QuorumRule | None:
     """Return the quorum that `action` needs, or None.
 
-    `own` is the rule of the classification concerned, `house` the strictest of all. Who the officers
-    are is not put to a vote before there are enough of them to hold one: the first ones come with set-up.
+    `own` is the rule of the classification concerned, `house` the strictest that the present officers
+    can meet. Who the officers are is not put to a vote before there are enough of them to hold one: the
+    first ones come with set-up. Its pool is never larger than they are, or nobody could join it.
     """
     wanted = action.row.quorum
     if wanted is Quorum.CLASSIFICATION:
         return own
     if wanted is Quorum.HOUSE and house is not None and officers > house.m:
-        return house
+        return QuorumRule(house.m, min(house.n, officers))
     return None

@@ -214,17 +214,23 @@ def list_approvals(
     *,
     state: str = "",
     for_me: bool = False,
+    by_me: bool = False,
     key: Key | None = None,
     after: str = "",
     limit: int = PAGE,
 ) -> Page:
-    """Return requests, newest first. `for_me`: those on which the caller can still vote."""
+    """Return requests, newest first. `for_me`: those on which the caller can still vote.
+
+    `by_me`: those that the caller asked for.
+    """
     gate.read(caller, Action.READ_APPROVALS)
     rows = Approval.objects.select_related("requester", "key").prefetch_related("votes__officer")
     if state:
         rows = rows.filter(state=names.storable(state))
     if key is not None:
         rows = rows.filter(key=key)
+    if by_me:
+        rows = rows.filter(requester_id=caller.principal_id)
     if for_me:
         rows = rows.filter(approvals.open_for(caller.principal_id))
     return _newest(rows, after, limit)
@@ -300,6 +306,7 @@ class Overview:
     due_soon: list[Key]
     pending_destruction: list[Key]
     compromised: list[KeyVersion]
+    suspended: list[KeyVersion]
     open_requests: int
     open_jobs: int
     failed_jobs: int
@@ -338,6 +345,13 @@ def overview(caller: Caller) -> Overview:
             .order_by("destroy_at")[:10]
         ),
         compromised=list(compromised.order_by(F("compromised_at").desc())[:10]),
+        suspended=list(
+            KeyVersion.objects.filter(
+                state=VersionState.SUSPENDED, primary=True, key__state=KeyState.ENABLED
+            )
+            .select_related("key")
+            .order_by("key__name")[:10]
+        ),
         open_requests=Approval.objects.filter(state="open").count(),
         open_jobs=Job.objects.filter(state__in=OPEN_STATES).count(),
         failed_jobs=Job.objects.filter(

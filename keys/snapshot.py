@@ -140,7 +140,9 @@ writer.on_epoch(cache.advance)
 
 def key(reference: str, *, load: bool = True) -> KeyFacts | None:
     """Return a key by id or alias, or None where there is none. Raises Miss with `load=False`."""
-    return cache.get(f"key:{reference}", (lambda: _load_key(reference)) if load else None)
+    # By one spelling of the many that a UUID and an alias have, so that nobody fills the memory.
+    named = str(names.as_uuid(reference) or names.folded(reference))
+    return cache.get(f"key:{named}", (lambda: _load_key(named)) if load else None)
 
 
 def standing(

@@ -11,6 +11,9 @@ from keys import names
 from keys.errors import NotFound
 from keys.models import Approval, Classification, Credential, Grant, Job, Key, KeyStore, Principal
 
+# The one way to say so, whether there is none or none that the caller may know of.
+NO_KEY = "There is no such key."
+
 S = TypeVar("S")
 Parameters = Mapping[str, Any]
 
@@ -74,7 +77,7 @@ def key(reference: str, parameters: Parameters) -> Target[Key]:
     rows = Key.objects.select_related("classification", "key_store")
     row = rows.filter(**({"pk": wanted} if wanted else {"alias": names.folded(reference)})).first()
     if row is None:
-        raise NotFound("There is no such key.")
+        raise NotFound(NO_KEY)
     return Target(row, "key", str(row.id), row.alias, row.classification, row)
 
 

@@ -81,7 +81,7 @@ def _drain() -> None:
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
     """Let Django answer, once the whole body is here: a slow sender must not hold a thread."""
-    limit = max(settings.BODY_LIMIT, settings.BATCH_BODY_LIMIT)
+    limit = settings.BODY_LIMIT  # held in memory before anybody is asked who they are
     try:
         body = await asyncio.wait_for(_body(receive, limit), BODY_SECONDS)
     except TimeoutError:

@@ -198,6 +198,8 @@ def import_key(
     origin = parameters.moment(originated_at, "originated_at")
     if origin and origin > change.now:
         raise Invalid("originated_at lies in the future.", field="originated_at")
+    if Job.objects.filter(key=key, kind=JobKind.IMPORT, state__in=OPEN_STATES).exists():
+        raise Conflict("An import of this key is under way.")
     job = _intend(change, key, JobKind.IMPORT, originated_at=origin)
     change.after(lambda: _settled(key, jobs.run_import(job.id, material, check_value)))
     return key

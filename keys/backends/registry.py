@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
 import os
+import stat
 import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings as django_settings
@@ -143,8 +144,7 @@ def resolve_credential(reference: str) -> Secret | None:
             raise BackendUnavailable(f"The credential {reference} is not set.")
         return Secret(value.encode())
     try:
-        with Path(name).open("rb") as file:
-            content = file.read(CREDENTIAL_LIMIT + 1)
+        content = _read_plain_file(name)
     except OSError as error:
         raise BackendUnavailable(
             f"The credential {reference} can't be read: {error.strerror}."
@@ -153,6 +153,19 @@ def resolve_credential(reference: str) -> Secret | None:
     if not content or len(content) > CREDENTIAL_LIMIT:
         raise BackendUnavailable(f"The credential {reference} is empty or too long.")
     return Secret(content)
+
+
+def _read_plain_file(path: str) -> bytes:
+    """Return a file's beginning. Raises OSError, also for a pipe or a device, which could wait for ever."""
+    # Not blocking: opening a pipe that nobody writes to would wait before its kind is known.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(CREDENTIAL_LIMIT + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _parse_reference(reference: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, DataError, IntegrityError, transaction
 
 from audit import writer
 from audit.errors import AuditError
@@ -35,7 +35,7 @@ from keys.errors import (
     Unavailable,
 )
 from keys.gate import asked, record
-from keys.gate.uses import refusal
+from keys.gate.uses import not_there, refusal
 from keys.models import Approval
 from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule, Standing
@@ -85,7 +85,10 @@ class Change(Generic[S]):
 
     def rests_on(self) -> set[str]:
         """Return the subjects whose change makes this to be decided again."""
-        subjects = {f"principal:{self.caller.principal_id}"}
+        subjects = {
+            f"principal:{self.caller.principal_id}",
+            f"{self.target.kind}:{self.target.id}",
+        }
         if self.target.classification is not None:
             subjects.add(f"classification:{self.target.classification.id}")
         if self.approval is not None or self.action.row.quorum is Quorum.HOUSE:
@@ -191,9 +194,10 @@ class Changer(Generic[S, P, R]):
         """Resolve and decide. A refusal leaves its entry here."""
         try:
             target = self._resolve(reference, arguments)
-        except NotFound as error:
+        except NotFound as missing:
             subject = self._missed(reference)
-            record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
+            error, reason = not_there(caller, standing, action, subject, missing)
+            record.wait(record.event(caller, action, subject, Outcome.DENIED, reason=reason))
             raise error from None
         now = clock.now()
         decision = policy.decide(
@@ -267,7 +271,7 @@ class Changer(Generic[S, P, R]):
         if not fault and not approvals.expired(approval):
             return
         fault = fault or "its time is over"
-        with transaction.atomic():
+        with self._failing(change, arguments), transaction.atomic():
             approvals.close(approval, end, fault)
             event = record.event(
                 change.caller,
@@ -337,7 +341,8 @@ class _Failing:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(self, kind: object, raised: BaseException | None, traceback: object) -> None:
+        error = raised
         if error is None or isinstance(error, _Rehearsed | _Moved):
             return
         if isinstance(error, AuditError):
@@ -346,6 +351,8 @@ class _Failing:
             ) from None
         if isinstance(error, IntegrityError):
             error = Conflict("Something changed meanwhile, or the name is taken; look again.")
+        elif isinstance(error, DataError):
+            error = Invalid("A value is too long, or out of range.")
         elif isinstance(error, DatabaseError):
             return
         outcome, reason = record.failure(error)
@@ -362,7 +369,7 @@ class _Failing:
                 approvals=[change.approval.id] if change.approval else [],
             )
         )
-        if isinstance(error, Conflict):
+        if error is not raised:
             raise error from None
 
 

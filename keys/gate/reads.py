@@ -11,7 +11,7 @@ from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import KeyServiceError, NotFound
 from keys.gate import record
-from keys.gate.uses import refusal
+from keys.gate.uses import not_there, refusal
 from keys.policy import Standing
 
 
@@ -48,13 +48,14 @@ def read(
 
 
 def not_found(
-    caller: Caller, action: Action, kind: str, reference: str, error: NotFound
-) -> NotFound:
+    caller: Caller, action: Action, kind: str, reference: str, missing: NotFound
+) -> KeyServiceError:
     """Leave the entry of a request for something that isn't there; return the error to raise."""
     subject = Subject(kind, record.printable(reference))
-    record.wait(record.event(caller, action, subject, Outcome.DENIED, reason="not_found"))
-    error.recorded = True
-    return error
+    standing, _ = snapshot.load_standing(caller.principal_id, caller.credential_id)
+    error, reason = not_there(caller, standing, action, subject, missing)
+    record.wait(record.event(caller, action, subject, Outcome.DENIED, reason=reason))
+    return _recorded(error)
 
 
 def refused(caller: Caller, address: str, error: KeyServiceError) -> None:

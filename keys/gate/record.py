@@ -66,9 +66,8 @@ def wait(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -
     Raises audit.errors.Superseded where a subject changed since `epoch`, LogUnavailable where the
     entry could not be made durable.
     """
-    future = submit(event, epoch, subjects)
     try:
-        return future.result(WAIT_SECONDS)
+        return submit(event, epoch, subjects).result(WAIT_SECONDS)
     except AuditError as error:
         raise translated(error) from None
     except TimeoutError:

@@ -20,7 +20,7 @@ from django.db import close_old_connections
 
 from audit.errors import Superseded
 from audit.events import Event, Outcome, Subject
-from keys import clock, lifecycle, policy, snapshot, stores
+from keys import clock, lifecycle, policy, snapshot, stores, targets
 from keys.actions import Action
 from keys.algorithms import Usage
 from keys.backends.base import Backend
@@ -240,8 +240,10 @@ def _admit(use: Use, standing: Standing | None, reference: str) -> None:
     )
     missing = bool(reference) and key is None
     if missing or not decision.allowed:
-        reason = "not_found" if missing else decision.reason
-        raise _Refused(refusal(decision, missing), reason)
+        error = refusal(decision, missing)
+        raise _Refused(
+            error, "not_found" if missing and isinstance(error, NotFound) else decision.reason
+        )
     if decision.grant:
         use.facts["grant"] = str(decision.grant)
     _check_usage(use)
@@ -262,8 +264,19 @@ def refusal(decision: policy.Decision, missing: bool) -> KeyServiceError:
         # What the caller proved itself with is no longer good: as if it had proved nothing.
         return Unauthenticated(decision.detail)
     if missing or not decision.visible:
-        return NotFound()
+        return NotFound(targets.NO_KEY)
     return Denied(decision.detail)
+
+
+def not_there(
+    caller: Caller, standing: Standing | None, action: Action, subject: Subject, error: NotFound
+) -> tuple[KeyServiceError, str]:
+    """Return error and reason for what isn't there: the same words as if it were, for who may not know."""
+    decision = policy.decide(caller, standing, action, now=clock.now())
+    refused = refusal(decision, missing=False)
+    if decision.allowed or (subject.kind == "key" and isinstance(refused, Denied)):
+        return error, "not_found"
+    return refused, decision.reason
 
 
 def _check_usage(use: Use) -> None:

@@ -19,7 +19,7 @@ from keys.approvals import shortage
 from keys.callers import Caller, Kind
 from keys.models import Approval
 from keys.models.approval import ApprovalState
-from kms_console.web import wording
+from kms_console.web import watching, wording
 from kms_console.web.doors import confirm, may, page
 from kms_console.web.forms import HouseForm
 from kms_console.web.verbs import Verb
@@ -44,14 +44,20 @@ def approval_list(request: HttpRequest, caller: Caller) -> HttpResponse:
     tabs = [
         ("open", "Waiting for votes"),
         ("approved", "Approved"),
+        ("asked", "Asked by me"),
         ("all", "All requests"),
     ]
     if officer:
         tabs.insert(0, ("mine", "Waiting for my vote"))
+    elif not may(caller, Action.WITHDRAW_REQUEST):
+        tabs.remove(("asked", "Asked by me"))
     if show == "mine":
         found = queries.list_approvals(caller, for_me=True, after=after)
         me = str(caller.principal_id)
         rows = [row for row in found.rows if me in row.officers]
+    elif show == "asked":
+        found = queries.list_approvals(caller, by_me=True, after=after)
+        rows = found.rows
     else:
         state = show if show in ApprovalState.values else ""
         found = queries.list_approvals(caller, state=state, after=after)
@@ -104,11 +110,7 @@ def _render(
         "consequence": wording.consequence(
             row.action, row.parameters, row.subject_name, _present(body, row)
         ),
-        "parameters": [
-            (wording.label("parameter", name), value)
-            for name, value in row.parameters.items()
-            if value not in (None, "", [], {})
-        ],
+        "parameters": _parameters(body, row),
         "target_key": body["target"].get("key"),
         "policy": [
             (wording.label("parameter", name), value)
@@ -126,10 +128,66 @@ def _render(
         "may_withdraw": _live(row) and row.requester_id == caller.principal_id,
         "carry_out": _carry_out(caller, row),
         "expired": row.expires_at <= clock.now(),
+        "next": _next(row, votes, people),
+        "again": watching.again(request, row.state == ApprovalState.APPROVED and not _waits(row)),
         "jobs": list(row.jobs.all()[:5]),
         "shortage": shortage() if row.state == ApprovalState.OPEN else "",
     }
     return render(request, "approvals/page.html", context, status=status)
+
+
+def _parameters(body: dict[str, Any], row: Approval) -> list[tuple[str, Any, Any]]:
+    """Return name, value and, where a policy changes, the value that it replaces."""
+    if row.action == Action.UPDATE_CLASSIFICATION:
+        return _policy_changes(body["target"].get("classification", {}), row.parameters)
+    found = []
+    for name, value in row.parameters.items():
+        if value in (None, "", [], {}):
+            continue
+        if name == "operations":
+            value = [wording.label("action", one) for one in value]
+        found.append((wording.label("parameter", name), value, None))
+    return found
+
+
+def _policy_changes(
+    before: dict[str, Any], parameters: dict[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return what a policy becomes and what it was. None is left as it is; empty is a change, too."""
+    was = before | {"quorum": _quorum(before.get("quorum_m"), before.get("quorum_n"))}
+    found = []
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        if name == "quorum":
+            value = _quorum(value.get("m"), value.get("n"))
+        found.append((wording.label("parameter", name), value, was.get(name)))
+    return found
+
+
+def _quorum(m: int | None, n: int | None) -> str:
+    return f"{m} officers, of at least {n}" if m else "nobody: one officer acts alone"
+
+
+def _next(row: Approval, votes: list[Any], people: dict[str, Any]) -> str:
+    """Return who must still agree to an open request, and what happens then."""
+    if row.state != ApprovalState.OPEN:
+        return ""
+    voted = {str(vote.officer_id) for vote in votes} | {str(row.requester_id)}
+    left = [people[one].name for one in row.officers if one in people and one not in voted]
+    missing = row.quorum_m - sum(vote.approve for vote in votes)
+    asked = f"{missing} more of {', '.join(left)} must agree." if left else ""
+    then = (
+        f"Then {row.requester.name} repeats the action."
+        if _waits(row)
+        else "Then the worker carries it out by itself."
+    )
+    return f"{asked} {then}".strip()
+
+
+def _waits(row: Approval) -> bool:
+    """Whether an approved request waits for who asked, and not for the worker."""
+    return Action(row.action).row.by_requester
 
 
 def _present(body: dict[str, Any], row: Approval) -> str:

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import administration as a
-from keys import queries
+from keys import approvals, queries
 from keys.actions import Action
 from keys.algorithms import SPEC_CHOICES
 from keys.backends.base import Protection
@@ -130,6 +130,9 @@ class ClassificationForm(HouseForm):
         self.fields["key_stores"].choices = [  # type: ignore[attr-defined]
             (store.name, store.title) for store in stores
         ]
+        have = len(approvals.officers())
+        text = f"More than must agree. There are {have} now; with fewer, nothing is approved."
+        self.fields["quorum_n"].help_text = text
 
 
 class ChangeForm(ClassificationForm):
@@ -222,6 +225,7 @@ def rotation_pause(request: HttpRequest, caller: Caller, reference: str) -> Http
         back=reverse("web:classification", args=[row.name]),
         do=lambda values: a.pause_rotation(caller, row.name, **values),
         done=PAUSE.done,
+        classification=row,
     )
 
 
@@ -238,4 +242,5 @@ def rotation_resume(request: HttpRequest, caller: Caller, reference: str) -> Htt
         back=reverse("web:classification", args=[row.name]),
         do=lambda values: a.resume_rotation(caller, row.name, **values),
         done=RESUME.done,
+        classification=row,
     )

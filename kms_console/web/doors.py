@@ -14,10 +14,11 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 
-from keys import queries
+from keys import approvals, queries
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import Denied, Invalid, KeyServiceError, PendingApproval
+from keys.models import Classification
 from kms_console import identity
 from kms_console.web import failures
 from kms_console.web.forms import HouseForm
@@ -121,8 +122,12 @@ def confirm(
     do: Callable[[dict[str, Any]], Any],
     done: str,
     form: HouseForm | None = None,
+    classification: Classification | None = None,
 ) -> HttpResponse:
-    """Ask for a reason on a page of its own (a dialog, where there is script), then do it."""
+    """Ask for a reason on a page of its own (a dialog, where there is script), then do it.
+
+    `classification` is the one whose policy may ask for votes first; the page says so beforehand.
+    """
     offer(request, caller, verb.action)
 
     def act(values: dict[str, Any]) -> HttpResponse:
@@ -130,9 +135,25 @@ def confirm(
         messages.success(request, done)
         return redirect(back)
 
-    context = {"verb": verb, "title": title, "explanation": explanation, "back": back}
+    context = {
+        "verb": verb,
+        "title": title,
+        "explanation": explanation,
+        "back": back,
+        "votes": votes_needed(verb.action, classification),
+    }
     chosen = form or verb.form(request.POST if request.method == "POST" else None)
+    if classification is not None and "days" in chosen.fields:
+        least = classification.destruction_days
+        text = f"At least {least}, as {classification.title} asks. Empty: {least}."
+        chosen.fields["days"].help_text = text
     return handle(request, chosen, act, "confirm.html", context)
+
+
+def votes_needed(action: Action, classification: Classification | None = None) -> int:
+    """Return how many officers must agree to an action before it happens, or 0."""
+    rule = approvals.rule_under(action, classification)
+    return rule.m if rule else 0
 
 
 def show_once(

@@ -57,7 +57,11 @@ def page(request: HttpRequest, error: KeyServiceError) -> HttpResponse:
 
 def pending(request: HttpRequest, error: PendingApproval) -> HttpResponse:
     """Go to the request that now waits for officers, and say so."""
-    messages.info(request, f"Nothing has changed yet. {error.detail}", extra_tags="pending")
+    messages.info(
+        request,
+        "Nothing has changed yet: the officers were asked. This page says what happens next.",
+        extra_tags="pending",
+    )
     return redirect("web:approval", reference=error.extra["approval"])
 
 

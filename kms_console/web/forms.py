@@ -27,7 +27,14 @@ class HouseForm(forms.Form):
         """Show a domain error at its field, or above the form where it has none."""
         named = str(error.extra.get("field", ""))
         field = self.renamed.get(named, named)
-        self.add_error(field if field in self.fields else None, error.detail)
+        if field not in self.fields:
+            self.add_error(None, error.detail)
+            return
+        # At its field an error need not repeat what programs call that.
+        detail = error.detail
+        if named and detail.startswith(f"{named} "):
+            detail = detail.removeprefix(f"{named} ").capitalize()
+        self.add_error(field, detail)
 
 
 class MomentField(forms.DateTimeField):

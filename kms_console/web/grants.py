@@ -16,6 +16,7 @@ from keys import queries
 from keys.actions import GRANTABLE, Action
 from keys.callers import Caller, Kind
 from keys.models import Key
+from keys.queries import KeyFilters
 from kms_console.web.doors import confirm, handle, offer, page
 from kms_console.web.forms import HouseForm, MomentField, PairsField, WordsField, reason_field
 from kms_console.web.verbs import Verb
@@ -33,7 +34,9 @@ class GrantForm(HouseForm):
         max_length=128,
         required=False,
         help_text="Its alias. Or leave this empty and choose a classification.",
-        widget=forms.TextInput(attrs={"class": "mono", "spellcheck": "false"}),
+        widget=forms.TextInput(
+            attrs={"class": "mono", "spellcheck": "false", "list": "aliases", "autocomplete": "off"}
+        ),
     )
     classification = forms.ChoiceField(
         label="Every key of a classification",
@@ -95,7 +98,12 @@ def grant_create(request: HttpRequest, caller: Caller) -> HttpResponse:
         messages.success(request, "Granted. It holds from the next request on.")
         return redirect(back)
 
-    context = {"back": back, "key": key, "none": len(form.fields["application"].choices) < 2}  # type: ignore[attr-defined]
+    context = {
+        "back": back,
+        "key": key,
+        "none": len(form.fields["application"].choices) < 2,  # type: ignore[attr-defined]
+        "aliases": [] if key else queries.list_keys(caller, KeyFilters(), limit=200).rows,
+    }
     return handle(request, form, create, "grants/form.html", context)
 
 

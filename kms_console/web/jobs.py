@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 from keys import clock, queries
 from keys.callers import Caller
 from keys.models.job import OPEN_STATES, JobState
+from kms_console.web import watching
 from kms_console.web.doors import page
 
 TABS = [
@@ -35,5 +36,11 @@ def job_list(request: HttpRequest, caller: Caller) -> HttpResponse:
 @page
 def job_page(request: HttpRequest, caller: Caller, reference: str) -> HttpResponse:
     job = queries.find_job(caller, reference)
-    context = {"job": job, "open": job.state in OPEN_STATES, "now": clock.now()}
+    unfinished, now = job.state in OPEN_STATES, clock.now()
+    context = {
+        "job": job,
+        "open": unfinished,
+        "again": watching.again(request, unfinished and job.run_after <= now),
+        "now": now,
+    }
     return render(request, "jobs/page.html", context)

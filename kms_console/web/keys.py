@@ -264,6 +264,7 @@ def key_verb(request: HttpRequest, caller: Caller, reference: str, verb: str) ->
         back=reverse("web:key", args=[key.alias]),
         do=lambda values: row.do(caller, key.alias, **given(values)),
         done=row.verb.done,
+        classification=key.classification,
     )
 
 
@@ -297,4 +298,5 @@ def version_verb(
         back=reverse("web:key", args=[key.alias]),
         do=do,
         done=row.verb.done,
+        classification=key.classification,
     )

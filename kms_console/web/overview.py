@@ -17,6 +17,7 @@ from keys.queries import Overview
 from keys.states import KeyState
 from keys.statistics import ClassCount, Week
 from kms_console import health
+from kms_console.web import wording
 from kms_console.web.doors import may, page
 from kms_console.web.templatetags.console import relative
 
@@ -65,7 +66,9 @@ def _matters(caller: Caller, found: Overview) -> list[Matter]:
     return [
         *_unhealthy(),
         *_compromised(found),
+        *_approved(caller),
         *_votes(caller),
+        *_suspended(found),
         *_overdue(found),
         *_destructions(found),
         *_policies(found),
@@ -100,6 +103,38 @@ def _compromised(found: Overview) -> list[Matter]:
             "Open the key",
         )
         for row in found.compromised
+    ]
+
+
+def _approved(caller: Caller) -> list[Matter]:
+    """Return what officers agreed to and only the caller can carry out."""
+    if not may(caller, Action.WITHDRAW_REQUEST):
+        return []
+    return [
+        Matter(
+            "note",
+            "check-check",
+            f"{wording.label('action', row.action)}: {row.subject_name} is approved",
+            "It waits for you: repeat the action, since what it needs was not kept.",
+            reverse("web:approval", args=[row.id]),
+            "Go on",
+        )
+        for row in queries.list_approvals(caller, by_me=True, state="approved", limit=10).rows
+        if Action(row.action).row.by_requester
+    ]
+
+
+def _suspended(found: Overview) -> list[Matter]:
+    return [
+        Matter(
+            "warn",
+            "circle-pause",
+            f"{row.key.name}: its primary version is suspended",
+            "Nothing new can be protected with it until the version is resumed or the key is rotated.",
+            reverse("web:key", args=[row.key.alias]),
+            "Open the key",
+        )
+        for row in found.suspended
     ]
 
 

@@ -168,7 +168,7 @@ VERSION_VERBS: dict[str, VersionVerb] = {
                 "Mark as compromised",
                 "octagon-alert",
                 danger=True,
-                done="The version is marked as compromised.",
+                done="The version is marked as compromised. Protect anew what it protected, then destroy it.",
             ),
             _V.COMPROMISED,
             "The material is no longer trusted. This version stops for every use, decrypting included, "

@@ -108,6 +108,7 @@ _OBJECTS = {
     "log": "Audit trail",
     "door": "Door",
     "entry": "Entry",
+    "address": "Address",
 }
 _PARAMETERS = {
     "activate": "New version takes over at once",
@@ -121,7 +122,7 @@ _PARAMETERS = {
     "not_before": "Not before",
     "expires_at": "Until",
     "source_networks": "From networks",
-    "quorum": "Quorum",
+    "quorum": "Who must agree",
     "username": "User name",
     "name": "Name",
     "title": "Title",

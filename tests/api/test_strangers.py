@@ -31,8 +31,8 @@ def test_a_stranger_finds_no_key_at_any_route_and_leaves_an_entry(
             assert entry["outcome"] == "denied"
             assert entry["actor"]["name"] == "stranger"
             assert entry["object"]["id"] == str(house.invoices.id)
-        # Nothing in the answer tells a key that is there from one that isn't, but the words for it.
-        same = {"type", "title", "status", "code"}
+        # Nothing in the answer tells a key that is there from one that isn't.
+        same = {"type", "title", "status", "code", "detail"}
         assert {k: problem[k] for k in same} == {k: nowhere.json[k] for k in same}
     assert contents() == before
 

@@ -145,3 +145,12 @@ def test_a_credential_that_cannot_be_read_makes_the_store_unavailable(
     ):
         with pytest.raises(BackendUnavailable, match=reference.split(":")[0]):
             registry.resolve_credential(reference)
+
+
+def test_a_credential_is_read_from_a_plain_file_only(tmp_path: Path) -> None:
+    """A pipe would hold whoever reads it, and all who wait for any key store, for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path, Path("/dev/zero")):
+        with pytest.raises(BackendUnavailable):
+            registry.resolve_credential(f"file:{place}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -575,3 +576,63 @@ def test_the_inbox_holds_what_one_can_still_vote_on(house: House, request_: Appr
     vote(house, house.otto, request_)
     assert (inbox(house.otto), queries.waiting_for(house.otto)) == ([], 0)
     assert inbox(house.oona) == [request_]
+
+
+# --- who the officers are
+
+
+@pytest.mark.each_database
+@pytest.mark.parametrize(("m", "n"), [(15, 16), (3, 4)])
+def test_a_rule_that_nobody_can_meet_lifts_no_votes_on_who_the_officers_are(
+    house: House, m: int, n: int
+) -> None:
+    """Else an administrator writes such a rule, and then appoints and dismisses officers alone."""
+    administration.create_classification(
+        house.ada,
+        name="impossible",
+        title="Impossible",
+        allowed_specs=["AES_256"],
+        key_stores=["software"],
+        quorum_m=m,
+        quorum_n=n,
+    )
+    otto = str(house.otto.principal_id)
+    house.pending(administration.dismiss_officer, house.ada, otto)
+    house.pending(administration.appoint_officer, house.ada, "", name="Puppet", username="puppet")
+    assert Principal.objects.filter(role="officer", active=True).count() == 3
+
+
+def test_a_rule_that_asks_for_more_officers_than_there_are_does_not_keep_them_out_for_ever(
+    house: House,
+) -> None:
+    administration.create_classification(
+        house.ada,
+        name="wide",
+        title="Wide",
+        allowed_specs=["AES_256"],
+        key_stores=["software"],
+        quorum_m=2,
+        quorum_n=9,
+    )
+    asked = {"name": "Odo", "username": "odo"}
+    request = house.pending(administration.appoint_officer, house.ada, "", **asked)
+    assert house.approve(str(request.id), execute=False).state == "approved"
+    administration.appoint_officer(house.ada, **asked)
+    assert Principal.objects.filter(name="Odo", role="officer", active=True).exists()
+
+
+def test_a_request_that_somebody_else_closes_meanwhile_is_refused_with_an_entry(
+    house: House,
+) -> None:
+    _key(house)
+    request = house.pending(administration.rotate_key, house.olga, "records")
+    house.approve(str(request.id), execute=False)
+    # Closed by somebody just now, and altered: the compare-and-set of whoever comes next must miss.
+    Approval.objects.update(executed_at=clock.now(), quorum_m=1)
+    entries = len(house.entries())
+    with pytest.raises(Conflict):
+        administration.rotate_key(
+            replace(house.olga, approval_id=request.id), "records", activate=True
+        )
+    assert len(house.entries()) == entries + 1
+    assert house.last_entry()["reason"] == "conflict"

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connections
+from django.db import DataError, connections
 
 from audit import writer
 from audit.models import Entry
@@ -26,6 +26,7 @@ from keys.errors import (
     Denied,
     Invalid,
     KeyServiceError,
+    LogUnavailable,
     NotFound,
     StateForbids,
     TooLarge,
@@ -34,7 +35,7 @@ from keys.errors import (
     Unsupported,
 )
 from keys.gate import Change
-from keys.models import Grant, Job, Key, KeyVersion, Principal
+from keys.models import Grant, Job, Key, KeyStore, KeyVersion, Principal
 from keys.states import VersionState
 from tests.house import House
 from tests.processes import eventually, script
@@ -607,3 +608,106 @@ def test_a_change_elsewhere_does_not_stop_a_change(house: House) -> None:
 
     register(house.ada, name="new")
     assert (tries, Principal.objects.filter(name="new").count()) == (["once"], 1)
+
+
+@pytest.mark.each_database
+def test_what_was_changed_between_decision_and_commit_is_not_overwritten(house: House) -> None:
+    took: list[str] = []
+
+    def somebody_switches_it_off(
+        target: targets.Target[KeyStore], arguments: dict[str, Any]
+    ) -> None:
+        """Runs after the row was read and before the change's transaction."""
+        if not took:
+            took.append("once")
+            administration.update_key_store(house.ada, "software", enabled=False)
+
+    @gate.change(Action.UPDATE_KEY_STORE, on=targets.key_store, prepare=somebody_switches_it_off)
+    def rename(change: Change[KeyStore], *, title: str) -> None:
+        change.row.title = title
+        change.row.save()
+        change.touch("key_store", change.row.id)
+
+    rename(house.ada, "software", title="Renamed")
+    row = KeyStore.objects.get(name="software")
+    assert (row.title, row.enabled) == ("Renamed", False)
+
+
+def test_however_a_key_is_spelt_it_is_kept_in_memory_once(house: House) -> None:
+    """Else anybody with a token fills the memory with spellings of one key."""
+    snapshot.cache.forget()
+    identity = house.invoices.id
+    spellings = [
+        str(identity),
+        str(identity).upper(),
+        identity.hex,
+        identity.urn,
+        *(identity.hex[:n] + "-" + identity.hex[n:] for n in range(1, 32)),
+        "INVOICES",
+        "Invoices",
+        "\uff29nvoices",
+    ]
+    for spelling in spellings:
+        with pytest.raises(NotFound):
+            operations.encrypt(house.stranger, spelling, b"x")
+    kept = [name for name in snapshot.cache._values if name.startswith("key:")]
+    assert sorted(kept) == sorted([f"key:{identity}", "key:invoices"])
+
+
+@pytest.mark.each_database
+def test_a_token_that_is_no_longer_good_does_not_tell_what_there_is(house: House) -> None:
+    who = house.billing
+    administration.revoke_credential(house.ada, str(who.credential_id))
+    for reference in ("invoices", "nowhere"):
+        for ask in (
+            lambda: queries.find_key(who, reference),  # noqa: B023
+            lambda: administration.rotate_key(who, reference),  # noqa: B023
+            lambda: operations.encrypt(who, reference, b"x"),  # noqa: B023
+        ):
+            with pytest.raises(Unauthenticated):
+                ask()
+            assert house.last_entry()["reason"] == "credential_revoked"
+
+
+def test_who_may_not_look_learns_no_names(house: House) -> None:
+    for there, nowhere, ask in (
+        ("software", "nowhere", queries.find_key_store),
+        ("Olga", "nobody", queries.find_principal),
+        ("internal", "nowhere", queries.find_classification),
+        ("Olga", "nobody", administration.deactivate_principal),
+        ("software", "nowhere", administration.update_key_store),
+    ):
+        said = []
+        for reference in (there, nowhere):
+            with pytest.raises(KeyServiceError) as refused:
+                ask(house.stranger, reference)
+            said.append((type(refused.value), refused.value.detail))
+        assert said == [(Denied, said[0][1])] * 2
+
+
+def test_a_log_that_is_being_closed_is_unavailable_and_nothing_leaves(house: House) -> None:
+    writer.appender().close()
+    try:
+        with pytest.raises(LogUnavailable):
+            operations.encrypt(house.billing, "invoices", b"x")
+        with pytest.raises(LogUnavailable):
+            asyncio.run(_aio(house.billing))
+    finally:
+        writer.close_appender()
+
+
+@pytest.mark.each_database
+def test_a_value_that_only_the_database_refuses_is_invalid_and_recorded(house: House) -> None:
+    """SQLite takes text of any length, PostgreSQL does not."""
+
+    @gate.change(Action.CREATE_APPLICATION, on=targets.house)
+    def register(change: Change[None], *, name: str) -> None:
+        row = new_principal("long", Kind.APPLICATION, change.now)
+        Principal.objects.filter(pk=row.pk).update(description=name)
+        if house.database.vendor == "sqlite":
+            raise DataError("too long")
+
+    with pytest.raises(Invalid):
+        register(house.ada, name="x" * 1000)
+    assert not Principal.objects.filter(name="long").exists()
+    assert (house.last_entry()["outcome"], house.last_entry()["reason"]) == ("failed", "invalid")

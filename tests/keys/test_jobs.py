@@ -17,9 +17,9 @@ from django.conf import settings
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 
-from keys import administration, clock, jobs, operations
+from keys import administration, clock, jobs, operations, tasks
 from keys.backends.software.models import WrappedMaterial
-from keys.errors import BackendError, BackendUnavailable, Conflict
+from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError
 from keys.models import Job, Key, KeyVersion
 from keys.secret import Secret
 from keys.states import GONE, VersionState
@@ -468,4 +468,73 @@ def test_what_a_killed_worker_left_another_finishes_once(
     finally:
         second.stop()
     assert states(key) == ROTATED
+    material_is_exactly_what_versions_need()
+
+
+@pytest.mark.each_database
+def test_who_takes_back_what_it_made_takes_nothing_from_who_went_on(
+    house: House, watched: dict[str, Any]
+) -> None:
+    """A worker's lease runs out while it takes its material back; another finds the job due."""
+    key = Key.objects.get(alias="watched")
+
+    def err_late() -> None:
+        past = clock.now() - timedelta(seconds=1)
+        Job.objects.filter(key=key, kind="rotate").update(lease_until=past)
+        raise BackendError("The module says CKR_GENERAL_ERROR.")
+
+    def another_worker() -> None:
+        watched.clear()
+        for job in Job.objects.filter(key=key, kind="rotate"):
+            jobs.run(job.id)
+
+    watched["after encrypt"] = err_late
+    watched["before destroy"] = another_worker
+    with pytest.raises(BackendError):
+        administration.rotate_key(house.olga, "watched")
+    watched.clear()
+    assert operations.encrypt(house.billing, "watched", b"x").version in (1, 2)
+    material_is_exactly_what_versions_need()
+
+
+@pytest.mark.each_database
+def test_a_key_is_imported_once_at_a_time(house: House, watched: dict[str, Any]) -> None:
+    key = house.key("watched", name="Brought", origin="imported")
+    second: list[Exception] = []
+
+    def meanwhile() -> None:
+        watched.clear()
+        try:
+            administration.import_key(house.otto, str(key.id), material=Secret(b"2" * 32))
+        except Conflict as error:
+            second.append(error)
+
+    watched["before import"] = meanwhile
+    administration.import_key(house.olga, str(key.id), material=Secret(b"1" * 32))
+    assert len(second) == 1
+    assert states(key) == [(1, S.ACTIVE, True)]
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable, BackendError])
+def test_who_lost_its_claim_and_then_fails_leaves_the_rest_to_who_has_it(
+    house: House, watched: dict[str, Any], error: type[KeyServiceError]
+) -> None:
+    """Its own trouble is no news any more, and stops no other job of the same message."""
+    house.key("watched", alias="other")
+    off(house, True)
+    for alias in ("watched", "other"):
+        administration.rotate_key(house.olga, alias)
+    off(house, False)
+    house.let_days_pass(1)
+    first, second = Job.objects.filter(kind="rotate", state="pending")
+
+    def too_slow() -> None:
+        watched.clear()
+        expire_leases()
+        assert jobs.run(first.id).state == "succeeded"
+        raise error("Too late.")
+
+    watched["after generate"] = too_slow
+    tasks.run_jobs([str(first.id), str(second.id)])
+    assert set(Job.objects.filter(kind="rotate").values_list("state", flat=True)) == {"succeeded"}
     material_is_exactly_what_versions_need()

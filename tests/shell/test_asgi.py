@@ -85,7 +85,7 @@ def test_a_use_without_a_token_is_djangos_who_asks_for_one() -> None:
 
 @pytest.mark.asyncio
 async def test_a_body_over_the_limit_is_refused_before_django_sees_it() -> None:
-    half = bytes(settings.BATCH_BODY_LIMIT // 2 + 1)
+    half = bytes(settings.BODY_LIMIT // 2 + 1)
     start, answer = await talk(scope("POST", "/api/v1/keys"), body(half, True), body(half, True))
     assert start["status"] == 413
     assert json.loads(answer["body"])["code"] == "too_large"

@@ -76,7 +76,8 @@
   // A form that was sent is not sent twice.
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.method !== "post" || event.defaultPrevented) return;
+    // What is downloaded leaves the page as it is, and may be asked for again at once.
+    if (form.method !== "post" || event.defaultPrevented || "again" in form.dataset) return;
     if (form.dataset.sent) {
       event.preventDefault();
       return;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,13 +24,13 @@ register = template.Library()
 
 @register.filter
 def relative(moment: datetime | None, now: datetime | None = None) -> str:
-    """Return a time as people say it: "in 12 days", "3 hours ago"."""
+    """Return a time as people say it: "in 12 days", "3 hours ago", "just now"."""
     if moment is None:
         return ""
     seconds = (moment - (now or timezone.now())).total_seconds()
     size = abs(seconds)
     if size < 45:
-        return "now"
+        return "just now" if seconds < 0 else "now"
     for unit, length, most in (
         ("minute", 60, 60),
         ("hour", 3600, 24),
@@ -77,7 +77,10 @@ def _time(value: datetime | None, form: str, told: bool = True) -> str:
     if not told:
         return parts
     return format_html(
-        '<span class="when">{}, <span class="muted nowrap">{}</span></span>', parts, relative(value)
+        # In a table the second half stands below the first, without the comma: see parts.css.
+        '<span class="when">{}<span class="comma">, </span><span class="then">{}</span></span>',
+        parts,
+        relative(value),
     )
 
 
@@ -130,6 +133,12 @@ def days(count: int | None) -> str:
 
 
 @register.filter
+def agreed(votes: Iterable[Any]) -> int:
+    """Return how many of these votes agree."""
+    return sum(vote.approve for vote in votes)
+
+
+@register.filter
 def words(code: str) -> str:
     """Return a code of ours as words: no_grant, no grant."""
     return code.replace("_", " ")
@@ -147,6 +156,18 @@ def pretty(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return json.dumps(value, ensure_ascii=False, indent=2)
     return str(value)
+
+
+@register.filter
+def object_name(entry: Any) -> str:
+    """Return what an entry is about by its name; a request's begins with the code of its action."""
+    name = str(entry.object_name or entry.object_id)
+    if entry.object_kind == "door":
+        return wording.label("door", name)
+    action, blank, subject = name.partition(" ")
+    if entry.object_kind == "approval" and blank:
+        return f"{wording.label('action', action)}: {subject}"
+    return name
 
 
 @register.filter
