@@ -205,7 +205,7 @@ ACTIONS: dict[Action, Row] = {
     Action.CHECK_KEY_STORE: _change("Check a key store", _A, _O, _S, _P),
     Action.SET_UP: _change("Set up the console", _P),
     # Never decided on: the name under which what a door refused stands in the trail.
-    Action.REFUSED_REQUEST: _read("Send what a door refuses", recorded=True),
+    Action.REFUSED_REQUEST: _read("Send a request that is refused", recorded=True),
     Action.SIGN_IN: _change("Sign in", _O, _A, _U),
     Action.SIGN_OUT: _change("Sign out", _O, _A, _U),
     Action.READ_KEYS: _read("See keys", *_EVERYBODY, grantable=True),

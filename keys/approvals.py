@@ -95,7 +95,7 @@ def shortage(rule: QuorumRule | None = None) -> str:
         return ""
     return (
         f"{have} of the {rule.n} officers that the policy asks for are there. Until the others are added, "
-        "nothing that needs votes can be approved."
+        "nothing else that needs votes can be approved."
     )
 
 

@@ -92,7 +92,7 @@ def private_der(key: PrivateKey) -> bytes:
 def imported_secret(spec: KeySpec, material: Secret) -> bytes:
     """Return the raw bytes of an AES or HMAC import. Raises Invalid for a wrong length."""
     if len(material) * 8 != spec.bits:
-        raise Invalid(f"{spec.name} material has {spec.bits // 8} bytes, not {len(material)}.")
+        raise Invalid(f"{spec.label} material has {spec.bits // 8} bytes, not {len(material)}.")
     raw = material.reveal()
     if not any(raw):
         raise Invalid("The material is all zeros, which is no key.")
