@@ -71,6 +71,10 @@ class QuorumRule:
     n: int
 
 
+# What the reasons begin with that tell of an account or a credential which is no longer good.
+DEAD = ("account_", "credential_")
+
+
 def decide(
     caller: Caller,
     standing: Standing | None,

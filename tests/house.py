@@ -34,6 +34,7 @@ from keys.algorithms import SPECS
 from keys.backends import registry
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import PendingApproval
+from keys.gate import record
 from keys.models import Approval, Credential, Grant, Job, Key, KeyStore, KeyVersion, Principal
 from keys.secret import Secret
 from keys.services import operator
@@ -389,6 +390,7 @@ def house(
     environment = _environment(database, folder, root_key, broker_place)
     with _quick(root_key, broker_place):
         snapshot.cache.forget()
+        record.forget()
         made = House(database, folder, tokens, environment)
         try:
             yield made

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from audit import writer
+from audit import refusals, writer
 from audit.errors import AuditError, QueueFull
 from audit.events import Actor, Event, Outcome, Subject
+from keys import policy
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import Busy, Denied, KeyServiceError, LogUnavailable, NotFound
@@ -17,6 +19,10 @@ from keys.errors import Busy, Denied, KeyServiceError, LogUnavailable, NotFound
 NO_SUBJECTS: frozenset[str] = frozenset()
 # Long enough for a slow disk; the appender itself gives up sooner and says why.
 WAIT_SECONDS = 30
+# Whose refusal was told in which minute: (account, credential, reason).
+TOLD_LIMIT = 10_000
+_told: dict[tuple[str, str, str], int] = {}
+_lock = threading.Lock()
 
 
 def event(
@@ -52,8 +58,38 @@ def event(
     )
 
 
+def _only_counted(event: Event) -> bool:
+    """Whether this is one more refusal of a dead account or credential within a minute.
+
+    The first is an entry of its own. The others are counted with the unauthenticated failures, since
+    who holds a revoked token is outside the house, and nobody outside may fill the log.
+    """
+    if not event.reason.startswith(policy.DEAD):
+        return False
+    refusal = (event.actor.id, str(event.facts.get("credential", "")), event.reason)
+    minute = event.at // 60_000_000
+    with _lock:
+        if len(_told) >= TOLD_LIMIT:
+            _told.clear()
+        repeated = _told.get(refusal) == minute
+        _told[refusal] = minute
+    if repeated:
+        refusals.note(event.source, event.door, event.reason)
+    return repeated
+
+
+def forget() -> None:
+    """Begin anew to tell whose credentials are dead: for tests, which share a minute and a cast."""
+    with _lock:
+        _told.clear()
+
+
 def submit(event: Event, epoch: int, subjects: frozenset[str]) -> Future[int]:
     """Hand an event to group commit. Raises Busy where too much waits already."""
+    if _only_counted(event):
+        done: Future[int] = Future()
+        done.set_result(-1)
+        return done
     try:
         return writer.appender().submit(event, epoch=epoch, subjects=subjects)
     except QueueFull:

@@ -260,7 +260,7 @@ def use(action: Action) -> Callable[[Callable[Concatenate[Use, P], R]], Operatio
 
 def refusal(decision: policy.Decision, missing: bool) -> KeyServiceError:
     """Return the error of a refusal: who may not know of the subject learns nothing of it."""
-    if decision.reason.startswith(("account_", "credential_")):
+    if decision.reason.startswith(policy.DEAD):
         # What the caller proved itself with is no longer good: as if it had proved nothing.
         return Unauthenticated(decision.detail)
     if missing or not decision.visible:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from django.db import DataError, connections
 
-from audit import writer
+from audit import refusals, writer
 from audit.models import Entry
 from keys import administration, gate, operations, queries, snapshot, targets
 from keys.actions import Action
@@ -34,7 +34,7 @@ from keys.errors import (
     Unavailable,
     Unsupported,
 )
-from keys.gate import Change
+from keys.gate import Change, record
 from keys.models import Grant, Job, Key, KeyStore, KeyVersion, Principal
 from keys.states import VersionState
 from tests.house import House
@@ -664,6 +664,7 @@ def test_a_token_that_is_no_longer_good_does_not_tell_what_there_is(house: House
             lambda: administration.rotate_key(who, reference),  # noqa: B023
             lambda: operations.encrypt(who, reference, b"x"),  # noqa: B023
         ):
+            record.forget()  # each of them is the first one of a minute
             with pytest.raises(Unauthenticated):
                 ask()
             assert house.last_entry()["reason"] == "credential_revoked"
@@ -711,3 +712,24 @@ def test_a_value_that_only_the_database_refuses_is_invalid_and_recorded(house: H
         register(house.ada, name="x" * 1000)
     assert not Principal.objects.filter(name="long").exists()
     assert (house.last_entry()["outcome"], house.last_entry()["reason"]) == ("failed", "invalid")
+
+
+def test_who_holds_a_revoked_token_can_not_fill_the_log(house: House) -> None:
+    who = house.billing
+    administration.revoke_credential(house.ada, str(who.credential_id))
+    refusals.forget()
+    size = writer.head().size
+    for _ in range(50):
+        with pytest.raises(Unauthenticated):
+            operations.encrypt(who, "invoices", b"x")
+        with pytest.raises(Unauthenticated):
+            queries.list_keys(who)
+        with pytest.raises(Unauthenticated):
+            administration.rotate_key(who, "invoices")
+    # A minute may have turned meanwhile; each has one entry of its own.
+    told = writer.head().size - size
+    assert 1 <= told <= 3
+    refusals.flush()
+    counted = [e for e in house.entries(action="authenticate") if e["index"] >= size]
+    assert {e["reason"] for e in counted} == {"credential_revoked"}
+    assert sum(e["facts"]["count"] for e in counted) == 150 - told
