@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 
+import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
@@ -102,6 +103,27 @@ def test_every_button_of_a_version_does_what_it_says(house: House, olga: Client)
                 assert house.version(key, number).condition == ""
             else:
                 assert version.state == to, (state, to)
+
+
+@pytest.mark.parametrize("state", list(VersionState))
+def test_a_verb_that_the_state_does_not_know_is_refused_and_changes_nothing(
+    house: House, olga: Client, state: VersionState
+) -> None:
+    """Whatever a page offered when it was opened: the table decides when the form arrives."""
+    key, number = house.version_in(state)
+    refused = 0
+    for verb in (name for name, row in verbs.VERSION_VERBS.items() if row.to is not None):
+        if verbs.target_state(verb, house.version(key, number)) in VERSION_EDGES[state]:
+            continue
+        answer = olga.post(f"/keys/{key.alias}/versions/{number}/do/{verb}", REASON)
+        assert answer.status_code == 409, (verb, answer.status_code)
+        version = house.version(key, number)
+        assert (version.state, version.condition) == (state, "")
+        entry = house.last_entry()
+        assert (entry["door"], entry["outcome"]) == ("console", "failed")
+        assert entry["reason"] == "illegal_transition"
+        refused += 1
+    assert refused >= 3
 
 
 def test_material_is_imported_as_base64_and_never_comes_back(house: House, olga: Client) -> None:
