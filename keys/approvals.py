@@ -273,7 +273,3 @@ def open_for(officer_id: uuid.UUID) -> Q:
         & ~Q(requester_id=officer_id)
         & ~Q(votes__officer_id=officer_id)
     )
-
-
-def as_wish(approval: Approval, target: Target[Any]) -> Wish:
-    return Wish(Action(approval.action), target, approval.parameters)

@@ -18,11 +18,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from audit.events import Outcome, Subject
 from keys import approvals, clock, gate, lifecycle, targets
 from keys.actions import Action
+from keys.algorithms import ALGORITHMS, Usage
 from keys.backends.base import Backend, Material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
@@ -49,35 +50,39 @@ MOST_ATTEMPTS = 50
 
 def due(limit: int = 1000) -> list[uuid.UUID]:
     """Return the ids of jobs whose time has come and that nobody holds, oldest first."""
-    now = clock.now()
-    free = Q(state=JobState.PENDING) | Q(state=JobState.RUNNING, lease_until__lt=now)
-    rows = Job.objects.filter(free, run_after__lte=now).order_by("run_after")
-    return list(rows.values_list("id", flat=True)[:limit])
+    return list(_free().order_by("run_after").values_list("id", flat=True)[:limit])
 
 
 def is_due(job_id: uuid.UUID) -> bool:
     """Whether a job is there, due and free; a message about any other does nothing."""
-    now = clock.now()
-    free = Q(state=JobState.PENDING) | Q(state=JobState.RUNNING, lease_until__lt=now)
-    return Job.objects.filter(free, pk=job_id, run_after__lte=now).exists()
+    return _free().filter(pk=job_id).exists()
 
 
 def claim(job_id: uuid.UUID) -> Job | None:
     """Take a job for the length of a lease, by compare-and-set; None where somebody else holds it."""
-    now = clock.now()
-    free = Q(state=JobState.PENDING) | Q(state=JobState.RUNNING, lease_until__lt=now)
     token = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-    taken = Job.objects.filter(free, pk=job_id, run_after__lte=now).update(
-        state=JobState.RUNNING,
-        claimed_by=token,
-        lease_until=_lease_end(),
-        attempts=F("attempts") + 1,
+    taken = (
+        _free()
+        .filter(pk=job_id)
+        .update(
+            state=JobState.RUNNING,
+            claimed_by=token,
+            lease_until=_lease_end(),
+            attempts=F("attempts") + 1,
+        )
     )
     if not taken:
         return None
     return Job.objects.select_related(
         "key__key_store", "key__classification", "version", "approval"
     ).get(pk=job_id)
+
+
+def _free() -> QuerySet[Job]:
+    """Return the jobs whose time has come and that nobody holds."""
+    now = clock.now()
+    unclaimed = Q(state=JobState.PENDING) | Q(state=JobState.RUNNING, lease_until__lt=now)
+    return Job.objects.filter(unclaimed, run_after__lte=now)
 
 
 def _lease_end() -> datetime:
@@ -230,8 +235,6 @@ def _check_votes(job: Job) -> None:
 
 def check_material(backend: Backend, material: Material, algorithm: str) -> None:
     """Prove by a round trip that new material works. Raises BackendError where it doesn't."""
-    from keys.algorithms import ALGORITHMS, Usage
-
     probe, handle = os.urandom(32), material.handle
     usage = ALGORITHMS[algorithm].usage
     if usage is Usage.ENCRYPT_DECRYPT:

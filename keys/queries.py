@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -400,7 +399,3 @@ def is_set_up() -> bool:
 def principal_of(user_id: int) -> Principal | None:
     """Return the principal behind a sign-in account, or None."""
     return Principal.objects.filter(user_id=user_id, kind=Kind.PERSON).first()
-
-
-def service_names() -> dict[uuid.UUID, str]:
-    return dict(Principal.objects.filter(kind=Kind.SERVICE).values_list("id", "name"))

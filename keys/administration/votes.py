@@ -13,7 +13,7 @@ from keys import approvals, gate, names, parameters, queue, targets
 from keys.actions import Action
 from keys.approvals import Wish
 from keys.callers import Caller, Door, Kind, Method, Role
-from keys.errors import Conflict, Denied, KeyServiceError
+from keys.errors import Conflict, Denied, KeyServiceError, Unavailable
 from keys.gate.changes import Change
 from keys.models import Approval, Vote
 from keys.models.approval import ApprovalState
@@ -166,8 +166,6 @@ def function_for(action: Action) -> Callable[..., Any]:
 
 def _note_failure(approval: Approval, error: KeyServiceError) -> None:
     """A request that could not be carried out for a reason of its own is closed; an outage is tried again."""
-    from keys.errors import Unavailable
-
     approval.refresh_from_db()
     if isinstance(error, Unavailable) or approval.state != ApprovalState.APPROVED:
         return

@@ -141,6 +141,7 @@ class Changer(Generic[S, P, R]):
             for _ in range(TRIES):
                 with suppress(_Moved):
                     return self._attempt(caller, reference, kwargs)
+            self._give_up(caller, reference, kwargs)
             raise Busy("What this rests on is changing too quickly; try again.")
         except IntegrityError:
             raise Conflict(
@@ -164,6 +165,11 @@ class Changer(Generic[S, P, R]):
             self._approve(change, rule, arguments)
         result = self._carry_out(change, arguments, epoch)
         return cast(R, change.then()) if change.then is not None else result
+
+    def _give_up(self, caller: Caller, reference: str, kwargs: dict[str, Any]) -> None:
+        """Leave the entry of a change that was decided again too often, and was not made."""
+        action, subject = self._action_of(kwargs), self._missed(reference)
+        record.wait(record.event(caller, action, subject, Outcome.FAILED, reason=Busy.code))
 
     def _action_of(self, arguments: dict[str, Any]) -> Action:
         return self._action if isinstance(self._action, Action) else self._action(arguments)

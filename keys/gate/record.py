@@ -6,10 +6,11 @@ import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from audit import refusals, writer
-from audit.errors import AuditError, QueueFull
+from audit.errors import AuditError, QueueFull, Superseded
 from audit.events import Actor, Event, Outcome, Subject
 from keys import policy
 from keys.actions import Action
@@ -56,6 +57,11 @@ def event(
         approvals=tuple(str(approval) for approval in approvals),
         facts=told,
     )
+
+
+def given_up(event: Event) -> Event:
+    """Return the event of a use that was decided again too often: its result never left."""
+    return replace(event, outcome=Outcome.FAILED, reason=Busy.code)
 
 
 def _only_counted(event: Event) -> bool:
@@ -120,8 +126,6 @@ async def wait_aio(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_S
 
 def translated(error: AuditError) -> Exception:
     """Return the log's trouble as ours; Superseded stays what it is, for the gate to try again."""
-    from audit.errors import Superseded
-
     return (
         error
         if isinstance(error, Superseded)

@@ -160,6 +160,7 @@ class Operation(Generic[P, R]):
             with contextlib.suppress(Superseded):
                 record.wait(attempt.event, attempt.epoch, attempt.subjects)
                 return attempt.outcome()
+        record.wait(record.given_up(attempt.event))
         raise Busy("The key is changing too quickly; try again.")
 
     async def aio(self, caller: Caller, key: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -174,6 +175,7 @@ class Operation(Generic[P, R]):
             with contextlib.suppress(Superseded):
                 await record.wait_aio(attempt.event, attempt.epoch, attempt.subjects)
                 return attempt.outcome()
+        await record.wait_aio(record.given_up(attempt.event))
         raise Busy("The key is changing too quickly; try again.")
 
     def _in_thread(self, caller: Caller, key: str, args: Any, kwargs: Any) -> _Attempt[R]:

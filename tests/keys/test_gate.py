@@ -17,11 +17,12 @@ from django.db import DataError, connections
 
 from audit import refusals, writer
 from audit.models import Entry
-from keys import administration, gate, operations, queries, snapshot, targets
+from keys import administration, gate, lifecycle, operations, queries, snapshot, targets
 from keys.actions import Action
 from keys.administration.access import new_principal
 from keys.callers import Caller, Kind
 from keys.errors import (
+    Busy,
     CannotDecrypt,
     Denied,
     Invalid,
@@ -36,7 +37,7 @@ from keys.errors import (
 )
 from keys.gate import Change, record
 from keys.models import Grant, Job, Key, KeyStore, KeyVersion, Principal
-from keys.states import VersionState
+from keys.states import KeyState, VersionState
 from tests.house import House
 from tests.processes import eventually, script
 
@@ -733,3 +734,36 @@ def test_who_holds_a_revoked_token_can_not_fill_the_log(house: House) -> None:
     counted = [e for e in house.entries(action="authenticate") if e["index"] >= size]
     assert {e["reason"] for e in counted} == {"credential_revoked"}
     assert sum(e["facts"]["count"] for e in counted) == 150 - told
+
+
+def test_what_is_decided_again_too_often_is_given_up_and_says_so(
+    house: House, watched: dict[str, Any]
+) -> None:
+    def change_it() -> None:
+        administration.update_key(house.olga, "watched", description="again")
+
+    operations.encrypt(house.billing, "watched", b"x")
+    before = len(house.entries(action="encrypt"))
+    watched["after encrypt"] = change_it
+    with pytest.raises(Busy):
+        operations.encrypt(house.billing, "watched", b"x")
+    with pytest.raises(Busy):
+        asyncio.run(operations.encrypt.aio(house.billing, "watched", b"x"))
+    watched.clear()
+    told = house.entries(action="encrypt")[before:]
+    assert [(e["outcome"], e["reason"]) for e in told] == [("failed", "busy")] * 2
+
+
+def test_a_change_that_is_decided_again_too_often_is_given_up_and_says_so(house: House) -> None:
+    def change_it(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
+        administration.update_key(house.otto, "invoices", description="again")
+
+    @gate.change(Action.DISABLE_KEY, on=targets.key, prepare=change_it)
+    def disable(change: Change[Key]) -> None:
+        lifecycle.move_key(change.row, KeyState.DISABLED)
+
+    with pytest.raises(Busy):
+        disable(house.olga, "invoices")
+    assert house.invoices.state == KeyState.ENABLED
+    entry = house.last_entry(action="disable_key")
+    assert (entry["outcome"], entry["reason"]) == ("failed", "busy")
