@@ -61,15 +61,12 @@ def is_due(job_id: uuid.UUID) -> bool:
 def claim(job_id: uuid.UUID) -> Job | None:
     """Take a job for the length of a lease, by compare-and-set; None where somebody else holds it."""
     token = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-    taken = (
-        _free()
-        .filter(pk=job_id)
-        .update(
-            state=JobState.RUNNING,
-            claimed_by=token,
-            lease_until=_lease_end(),
-            attempts=F("attempts") + 1,
-        )
+    waiting = _free().filter(pk=job_id)
+    taken = waiting.update(
+        state=JobState.RUNNING,
+        claimed_by=token,
+        lease_until=_lease_end(),
+        attempts=F("attempts") + 1,
     )
     if not taken:
         return None
