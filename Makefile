@@ -43,7 +43,7 @@ check: $(VENV)/.development ## lint, format, types, migrations, deployment check
 	$(APART) TLS=yes $(BIN)/python manage.py check --deploy --fail-level WARNING
 
 lock: $(VENV)/.development ## resolve the dependencies anew and pin them with their hashes
-	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) --extra post-quantum pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 
 LOCKED = --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

@@ -42,7 +42,7 @@ PAUSE_SECONDS = 0.05
 
 @dataclass(slots=True)
 class _Item:
-    event: Event
+    events: tuple[Event, ...]
     epoch: int
     subjects: frozenset[str]
     future: Future[int] = field(default_factory=Future)
@@ -104,15 +104,17 @@ class Appender:
         self._thread = threading.Thread(target=self._run, name="audit-appender", daemon=True)
         self._thread.start()
 
-    def submit(self, event: Event, *, epoch: int, subjects: frozenset[str]) -> Future[int]:
-        """Queue `event`, decided at `epoch` on what `subjects` name; return a future of its index.
+    def submit(self, *events: Event, epoch: int, subjects: frozenset[str]) -> Future[int]:
+        """Queue `events`, decided at `epoch` on what `subjects` name; return a future of an index.
+
+        They are appended one after the other, or none of them; the index is the first one's.
 
         Only enqueues, so it may be called from an event loop. The future fails with Superseded
         where one of the subjects changed after `epoch`, and with LogWriteFailed where the entry
         could not be made durable: then no result may leave. Raises QueueFull at once where
         settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed.
         """
-        item = _Item(event, epoch, subjects)
+        item = _Item(events, epoch, subjects)
         with self._wake:
             if self._closing:
                 raise LogWriteFailed("the log's writer is closed")
@@ -216,21 +218,24 @@ class Appender:
         connection = connections[self._using]
         with transaction.atomic(using=self._using, durable=True):
             head = store.read_head(connection, lock=True)
-            there = store.find(connection, [i.event.uuid for i in batch]) if unsure else {}
+            there = store.find(connection, [i.events[0].uuid for i in batch]) if unsure else {}
             news = self._news(connection, head.epoch, batch)
             result = _Result(news, [], [])
             fresh = []
             for item in batch:
-                if item.event.uuid in there:
-                    result.indices.append((item, there[item.event.uuid]))
+                uuid = item.events[0].uuid
+                if uuid in there:
+                    result.indices.append((item, there[uuid]))
                 elif news.concern(item):
                     result.superseded.append(item)
                 else:
                     fresh.append(item)
             if fresh:
-                events = [item.event for item in fresh]
-                written = store.extend(connection, head, events, epoch=head.epoch)
-                result.indices.extend(zip(fresh, written, strict=True))
+                events = [event for item in fresh for event in item.events]
+                written = iter(store.extend(connection, head, events, epoch=head.epoch))
+                for item in fresh:
+                    indices = [next(written) for _ in item.events]
+                    result.indices.append((item, indices[0]))
         return result
 
     def _news(self, connection: BaseDatabaseWrapper, epoch: int, batch: Sequence[_Item]) -> _News:

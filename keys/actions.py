@@ -66,12 +66,24 @@ class Action(StrEnum):
     # Using a key
     ENCRYPT = "encrypt"
     DECRYPT = "decrypt"
+    RE_ENCRYPT_FROM = "re_encrypt_from"
+    RE_ENCRYPT_TO = "re_encrypt_to"
+    GENERATE_DATA_KEY = "generate_data_key"
+    GENERATE_DATA_KEY_WITHOUT_PLAINTEXT = "generate_data_key_without_plaintext"
+    GENERATE_DATA_KEY_PAIR = "generate_data_key_pair"
+    GENERATE_DATA_KEY_PAIR_WITHOUT_PLAINTEXT = "generate_data_key_pair_without_plaintext"
     SIGN = "sign"
     VERIFY = "verify"
     MAC = "mac"
     VERIFY_MAC = "verify_mac"
-    GENERATE_DATA_KEY = "generate_data_key"
+    WRAP_KEY = "wrap_key"
+    UNWRAP_KEY = "unwrap_key"
+    ENCAPSULATE = "encapsulate"
+    DECAPSULATE = "decapsulate"
+    DERIVE_SHARED_SECRET = "derive_shared_secret"  # noqa: S105  (an action's name)
+    DERIVE_KEY = "derive_key"
     PUBLIC_KEY = "public_key"
+    CERTIFICATE_REQUEST = "certificate_request"
     RANDOM = "random"
     # A key's life
     CREATE_KEY = "create_key"
@@ -79,7 +91,15 @@ class Action(StrEnum):
     ENABLE_KEY = "enable_key"
     DISABLE_KEY = "disable_key"
     ROTATE_KEY = "rotate_key"
+    PREPARE_VERSION = "prepare_version"
+    IMPORT_PARAMETERS = "import_parameters"
     IMPORT_KEY = "import_key"
+    DELETE_MATERIAL = "delete_material"
+    EXPORT_KEY = "export_key"
+    OPEN_CEREMONY = "open_ceremony"
+    ENTER_COMPONENT = "enter_component"
+    CONFIRM_CEREMONY = "confirm_ceremony"
+    CLOSE_CEREMONY = "close_ceremony"
     SCHEDULE_DESTRUCTION = "schedule_destruction"
     CANCEL_DESTRUCTION = "cancel_destruction"
     # A version's life
@@ -140,24 +160,48 @@ class Action(StrEnum):
 
 
 _CRYPT, _SIGN, _MAC = Usage.ENCRYPT_DECRYPT, Usage.SIGN_VERIFY, Usage.GENERATE_VERIFY_MAC
+_WRAP, _KEM = Usage.WRAP_UNWRAP, Usage.KEY_ENCAPSULATION
 _PROTECT, _PROCESS = Direction.PROTECT, Direction.PROCESS
 _BY_CLASS = Quorum.CLASSIFICATION
 
 ACTIONS: dict[Action, Row] = {
     Action.ENCRYPT: _use("Encrypt", _CRYPT, _PROTECT),
     Action.DECRYPT: _use("Decrypt", _CRYPT, _PROCESS),
+    Action.RE_ENCRYPT_FROM: _use("Re-encrypt from this key", _CRYPT, _PROCESS),
+    Action.RE_ENCRYPT_TO: _use("Re-encrypt to this key", _CRYPT, _PROTECT),
+    Action.GENERATE_DATA_KEY: _use("Generate a data key", _CRYPT, _PROTECT),
+    Action.GENERATE_DATA_KEY_WITHOUT_PLAINTEXT: _use(
+        "Generate a data key, encrypted only", _CRYPT, _PROTECT
+    ),
+    Action.GENERATE_DATA_KEY_PAIR: _use("Generate a data key pair", _CRYPT, _PROTECT),
+    Action.GENERATE_DATA_KEY_PAIR_WITHOUT_PLAINTEXT: _use(
+        "Generate a data key pair, encrypted only", _CRYPT, _PROTECT
+    ),
     Action.SIGN: _use("Sign", _SIGN, _PROTECT),
     Action.VERIFY: _use("Verify a signature", _SIGN, _PROCESS),
     Action.MAC: _use("Compute a MAC", _MAC, _PROTECT),
     Action.VERIFY_MAC: _use("Verify a MAC", _MAC, _PROCESS),
-    Action.GENERATE_DATA_KEY: _use("Generate a data key", _CRYPT, _PROTECT),
+    Action.WRAP_KEY: _use("Wrap a key", _WRAP, _PROTECT),
+    Action.UNWRAP_KEY: _use("Unwrap a key", _WRAP, _PROCESS),
+    Action.ENCAPSULATE: _use("Encapsulate a shared secret", _KEM, _PROTECT),
+    Action.DECAPSULATE: _use("Decapsulate a shared secret", _KEM, _PROCESS),
+    # Both ways in one: protecting with the primary, processing with a version that is named.
+    Action.DERIVE_SHARED_SECRET: _use("Derive a shared secret", Usage.KEY_AGREEMENT, _PROTECT),
+    Action.DERIVE_KEY: _use("Derive a key", Usage.DERIVE_KEY, _PROTECT),
     Action.PUBLIC_KEY: Row(
         Kind.USE,
         "Read the public key",
         frozenset({_O, _U}),
         grantable=True,
-        usage=_SIGN,
         direction=_PROCESS,
+    ),
+    Action.CERTIFICATE_REQUEST: Row(
+        Kind.USE,
+        "Make a certificate signing request",
+        frozenset({_O}),
+        grantable=True,
+        usage=_SIGN,
+        direction=_PROTECT,
     ),
     # No key is involved: whoever has a credential of its own may ask.
     Action.RANDOM: Row(Kind.USE, "Get random bytes", frozenset({_O, _P}), grantable=True),
@@ -167,7 +211,16 @@ ACTIONS: dict[Action, Row] = {
     # Stopping use is never delayed by a vote.
     Action.DISABLE_KEY: _change("Disable a key", _O),
     Action.ROTATE_KEY: _change("Rotate a key", _O, _S, quorum=_BY_CLASS),
+    # It is published, and protects nothing until a rotation lets it take over.
+    Action.PREPARE_VERSION: _change("Make the next version ahead of its rotation", _O, _S),
+    Action.IMPORT_PARAMETERS: _change("Get import parameters", _O),
     Action.IMPORT_KEY: _change("Import key material", _O, quorum=_BY_CLASS, by_requester=True),
+    Action.DELETE_MATERIAL: _change("Delete imported material", _O, quorum=_BY_CLASS),
+    Action.EXPORT_KEY: _change("Export key material", _O, quorum=_BY_CLASS, by_requester=True),
+    Action.OPEN_CEREMONY: _change("Open a key ceremony", _O),
+    Action.ENTER_COMPONENT: _change("Enter a key component", _O),
+    Action.CONFIRM_CEREMONY: _change("Confirm a ceremony's check value", _O),
+    Action.CLOSE_CEREMONY: _change("Close a key ceremony", _O, _S),
     Action.SCHEDULE_DESTRUCTION: _change("Schedule a key's destruction", _O, quorum=_BY_CLASS),
     Action.CANCEL_DESTRUCTION: _change("Cancel a key's destruction", _O, quorum=_BY_CLASS),
     Action.ACTIVATE_VERSION: _change("Activate or resume a version", _O, quorum=_BY_CLASS),

@@ -47,7 +47,7 @@ class Envelope:
 def seal_header(algorithm: str, key_id: uuid.UUID, version: int) -> bytes:
     """Return the 23 bytes that stand before a ciphertext. `version` counts from 1."""
     row = ALGORITHMS.get(algorithm)
-    if row is None or row.usage is not Usage.ENCRYPT_DECRYPT:
+    if row is None or Usage.ENCRYPT_DECRYPT not in row.usages:
         raise Invalid("That is no algorithm to encrypt with.")
     if not 1 <= version <= MAX_VERSION:
         raise Invalid("A version number is between 1 and 2^32 - 1.")
@@ -63,7 +63,7 @@ def parse(ciphertext: bytes) -> Envelope:
     row = ALGORITHM_BY_CODE.get(code)
     if magic != MAGIC or form != FORMAT or version < 1:
         raise CannotDecrypt
-    if row is None or row.usage is not Usage.ENCRYPT_DECRYPT:
+    if row is None or Usage.ENCRYPT_DECRYPT not in row.usages:
         raise CannotDecrypt
     body = bytes(ciphertext[HEADER_BYTES:])
     return Envelope(form, row.name, uuid.UUID(bytes=key_id), version, header, body)
@@ -72,19 +72,27 @@ def parse(ciphertext: bytes) -> Envelope:
 def associated_data(header: bytes, context: Mapping[str, str]) -> bytes:
     """Return what a ciphertext is bound to: the header, then the context in canonical form.
 
+    Raises Invalid for what is no context.
+    """
+    if len(header) != HEADER_BYTES:
+        raise ValueError(f"A header has {HEADER_BYTES} bytes.")
+    return header + encoded_context(context)
+
+
+def encoded_context(context: Mapping[str, str]) -> bytes:
+    """Return a context in canonical form.
+
     Pairs are sorted by the bytes of their names; each name and value is preceded by its length (32
     bits, big endian) and the whole by the number of pairs, so no two inputs give the same bytes.
     Text is bound as it is: no Unicode normalisation. Raises Invalid for what is no context.
     """
-    if len(header) != HEADER_BYTES:
-        raise ValueError(f"A header has {HEADER_BYTES} bytes.")
     if len(context) > MAX_PAIRS:
         raise Invalid(f"A context has at most {MAX_PAIRS} pairs.")
     pairs = sorted(
         (_encoded("name", name, MAX_NAME_BYTES), _encoded("value", value, MAX_VALUE_BYTES))
         for name, value in context.items()
     )
-    parts = [header, struct.pack(">I", len(pairs))]
+    parts = [struct.pack(">I", len(pairs))]
     for name, value in pairs:
         parts += (struct.pack(">I", len(name)), name, struct.pack(">I", len(value)), value)
     return b"".join(parts)

@@ -23,8 +23,9 @@ from django.db.models import F, Q, QuerySet
 from audit.events import Outcome, Subject
 from keys import approvals, clock, gate, lifecycle, targets
 from keys.actions import Action
-from keys.algorithms import ALGORITHMS, Usage
+from keys.algorithms import Usage
 from keys.backends.base import Backend, Material
+from keys.backends.proof import check_material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
 from keys.gate.changes import Change, Changer
@@ -121,10 +122,16 @@ def run_import(job_id: uuid.UUID, material: Secret, check_value: str) -> Job:
     try:
         _check_votes(job)
         backend = backend_of(job.key)
-        brought = backend.import_material(version.id, job.key.spec, material)
+        brought = backend.import_material(
+            version.id,
+            job.key.spec,
+            material,
+            usage=Usage(job.key.usage),
+            exportable=job.key.exportable,
+        )
         if brought.check_value != check_value:
             raise BackendError("The store holds other material than was brought.")
-        check_material(backend, brought, job.key.algorithm)
+        prove(backend, brought, job.key)
         _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(brought))
     except KeyServiceError as error:
         _give_up(job, error)
@@ -148,8 +155,13 @@ def _make_version(job: Job, caller: Caller) -> None:
         raise Conflict("The version is no longer wanted.")  # its key was destroyed meanwhile
     material = backend.find(version.id) if job.attempts > 1 else None
     if material is None:
-        material = backend.generate(version.id, job.key.spec)
-    check_material(backend, material, job.key.algorithm)
+        material = backend.generate(
+            version.id,
+            job.key.spec,
+            usage=Usage(job.key.usage),
+            exportable=job.key.exportable,
+        )
+    prove(backend, material, job.key)
     _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(material))
 
 
@@ -162,7 +174,7 @@ def _adopt_import(job: Job, caller: Caller) -> None:
         raise BackendError("The material did not arrive; import it again.")
     if job.approval and material.check_value != job.approval.parameters.get("check_value"):
         raise BackendError("What arrived is not the material that officers agreed to.")
-    check_material(backend, material, job.key.algorithm)
+    prove(backend, material, job.key)
     _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(material))
 
 
@@ -230,19 +242,9 @@ def _check_votes(job: Job) -> None:
         raise Conflict(f"The votes don't hold: {fault}.")
 
 
-def check_material(backend: Backend, material: Material, algorithm: str) -> None:
-    """Prove by a round trip that new material works. Raises BackendError where it doesn't."""
-    probe, handle = os.urandom(32), material.handle
-    usage = ALGORITHMS[algorithm].usage
-    if usage is Usage.ENCRYPT_DECRYPT:
-        sealed = backend.encrypt(handle, algorithm, probe, b"kms-console check")
-        works = backend.decrypt(handle, algorithm, sealed, b"kms-console check") == probe
-    elif usage is Usage.SIGN_VERIFY:
-        works = backend.verify(handle, algorithm, probe, backend.sign(handle, algorithm, probe))
-    else:
-        works = backend.verify_mac(handle, algorithm, probe, backend.mac(handle, algorithm, probe))
-    if not works:
-        raise BackendError("The new material failed its check.")
+def prove(backend: Backend, material: Material, key: Key) -> None:
+    """Prove by a round trip that a key's new material works. Raises BackendError where it doesn't."""
+    check_material(backend, material, key.spec, key.usage, key.algorithm)
 
 
 def material_facts(material: Material) -> dict[str, str]:

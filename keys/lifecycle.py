@@ -141,6 +141,7 @@ def check_use(
     suspended_processes: bool,
     protect_until: datetime | None,
     process_until: datetime | None,
+    material_until: datetime | None,
     now: datetime,
 ) -> None:
     """Raise StateForbids, saying why, where this use of this version is not allowed now."""
@@ -149,6 +150,10 @@ def check_use(
     if condition:
         raise StateForbids(
             f"The version is not ready: {Condition(condition).label.lower()}.", state=condition
+        )
+    if material_until and now >= material_until:
+        raise StateForbids(
+            "The imported material has expired; import it again.", state="material_expired"
         )
     state = VersionState(version_state)
     if direction == Direction.PROTECT:

@@ -61,6 +61,8 @@ class Decision:
     detail: str = ""
     visible: bool = True
     grant: uuid.UUID | None = None
+    # Whether another context could be decided on differently.
+    conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,16 @@ def decide(
         return Decision(
             False, "no_grant", f"{standing.name} has no grant to do this: {row.label}.", visible
         )
+    # One that asks for no context serves every request alike, so it goes first.
+    named.sort(key=lambda grant: bool(grant.context))
     reasons = []
     for grant in named:
         reason = _unmet(grant, caller, now, context or {})
         if not reason:
-            return Decision(True, "grant", grant=grant.id)
+            return Decision(True, "grant", grant=grant.id, conditional=bool(grant.context))
         reasons.append(reason)
-    return Decision(False, reasons[0], _UNMET[reasons[0]], visible)
+    by_context = "context_missing" in reasons
+    return Decision(False, reasons[0], _UNMET[reasons[0]], visible, conditional=by_context)
 
 
 def _refuse_account(caller: Caller, standing: Standing | None, now: datetime) -> Decision | None:

@@ -44,6 +44,7 @@ class VersionFacts:
     public_key: bytes | None
     protect_until: datetime | None
     process_until: datetime | None
+    material_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ def _load_key(reference: str) -> tuple[KeyFacts | None, frozenset[str]]:
                 public_key=bytes(version.public_key) if version.public_key else None,
                 protect_until=version.protect_until,
                 process_until=version.process_until,
+                material_until=version.material_expires_at,
             )
             for version in row.versions.all()
         },

@@ -68,6 +68,7 @@ def policy_facts(classification: Classification) -> dict[str, Any]:
         "quorum_n": classification.quorum_n,
         "destruction_days": classification.destruction_days,
         "suspended_decrypts": classification.suspended_decrypts,
+        "allows_export": classification.allows_export,
     }
 
 

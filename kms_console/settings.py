@@ -155,6 +155,11 @@ WHITENOISE_AUTOREFRESH = DEBUG
 # Limits on what a request may carry, in bytes.
 BODY_LIMIT = environment.number("KMS_BODY_LIMIT", 1024 * 1024, 1024)
 BATCH_BODY_LIMIT = environment.number("KMS_BATCH_BODY_LIMIT", 16 * 1024 * 1024, 1024)
+# Items of a batch, and how many messages a process takes of a version's budget at a time.
+BATCH_LIMIT = environment.number("KMS_BATCH_LIMIT", 1000, 1)
+COUNTER_BLOCK = environment.number("KMS_COUNTER_BLOCK", 65_536, 1)
+# SP 800-38D, 8.3, allows 2^32 messages with random 96-bit nonces; a lower limit can be set here.
+MESSAGE_LIMIT = min(environment.number("KMS_MESSAGE_LIMIT", 2**32, 1), 2**32)
 PLAINTEXT_LIMIT = environment.number("KMS_PLAINTEXT_LIMIT", 64 * 1024, 1)
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
 

@@ -9,7 +9,7 @@ from typing import Any
 from audit.events import Outcome, Subject
 from keys import gate, jobs, lifecycle, names, parameters, stores, targets
 from keys.actions import Action
-from keys.algorithms import SPECS, KeySpec
+from keys.algorithms import ALGORITHMS, SPECS, KeySpec
 from keys.backends import materials
 from keys.backends.base import Protection
 from keys.errors import AlreadyExists, BackendError, Conflict, Invalid, StateForbids, Unsupported
@@ -26,15 +26,31 @@ def _choose_algorithm(target: targets.Target[Classification], arguments: dict[st
     """Ask the store, before any transaction is open, what it can do for such a key."""
     spec, store = _policy_allows(target.row, arguments["spec"], arguments["key_store"])
     imported = _imported(arguments["origin"])
+    usage = parameters.one_of(arguments["usage"] or spec.usages[0], "usage", spec.usages)
     capabilities = stores.backend(stores.facts(store)).capabilities()
-    offered = capabilities.algorithms.get(spec.name, ())
-    if not offered or (imported and spec.name not in capabilities.imports):
+    every = capabilities.algorithms.get(spec.name, ())
+    if not every or (imported and spec.name not in capabilities.imports):
         able = sorted(capabilities.imports if imported else capabilities.algorithms)
         raise Unsupported(
             f"{store.title} can't do {spec.label} here. It can do: {', '.join(able)}.", field="spec"
         )
-    wanted = arguments["algorithm"] or offered[0]
+    offered = spec.algorithms_for(usage, every)
+    if not offered:
+        purposes = sorted({one for name in every for one in ALGORITHMS[name].usages})
+        raise Unsupported(
+            f"{store.title} has {spec.label} keys only for: {', '.join(purposes)}.", field="usage"
+        )
+    if arguments["exportable"] and spec.name not in capabilities.exports:
+        raise Unsupported(f"Nothing leaves {store.title}.", field="exportable")
+    modern = [name for name in offered if not ALGORITHMS[name].legacy]
+    if not arguments["algorithm"] and not modern:
+        raise Invalid(
+            f"{store.title} has only {', '.join(offered)} for this, which is for old peers: name it.",
+            field="algorithm",
+        )
+    wanted = arguments["algorithm"] or modern[0]
     arguments["algorithm"] = parameters.one_of(wanted, "algorithm", offered)
+    arguments["usage"] = usage
 
 
 @gate.change(Action.CREATE_KEY, on=targets.classification, prepare=_choose_algorithm)
@@ -43,6 +59,7 @@ def create_key(
     *,
     name: str,
     spec: str,
+    usage: str = "",
     algorithm: str = "",
     alias: str = "",
     key_store: str = "",
@@ -50,14 +67,18 @@ def create_key(
     labels: dict[str, str] | None = None,
     owner: str = "",
     rotation_days: int | None = None,
+    publish_days: int | None = None,
     origin: str = Origin.GENERATED.value,
+    exportable: bool = False,
     reason: str = "",
 ) -> Key:
     """Create a key in a classification; returns it with its first version, or waiting for its import.
 
-    `algorithm`: the store's default for the spec, where left out. Where the store can't be reached
-    any more, the key is there and its job is tried again until it can. Raises Invalid, Unsupported,
-    AlreadyExists or BackendUnavailable.
+    `usage`: the key's one purpose, the spec's first where left out; `algorithm`: the store's default
+    for both. `publish_days`: how long before a rotation the next version's public key is published.
+    `exportable`: whether its material may ever leave, by votes; it can't be changed later. Where
+    the store can't be reached any more, the key is there and its job is tried again until it can.
+    Raises Invalid, Unsupported, AlreadyExists or BackendUnavailable.
     """
     row, store = _policy_allows(change.row, spec, key_store)
     shown = names.display_name(name)
@@ -74,9 +95,11 @@ def create_key(
         classification=change.row,
         key_store=store,
         spec=row.name,
-        usage=row.usage,
+        usage=usage,
         algorithm=algorithm,
         origin=origin,
+        exportable=_may_leave(exportable, change.row),
+        publish_days=_published(publish_days, row, rotation_days, change.row),
         model=_model(store, imported),
         state=KeyState.PENDING_IMPORT if imported else KeyState.ENABLED,
         rotation_days=_own_period(rotation_days, change.row),
@@ -89,6 +112,8 @@ def create_key(
         "spec": key.spec,
         "key_store": store.name,
         "origin": origin,
+        "usage": usage,
+        "exportable": exportable,
     }
     change.touch("key", key.id)
     if not imported:
@@ -283,6 +308,25 @@ def _alias_from(name: str) -> str:
 def _own_period(days: Any, classification: Classification) -> int | None:
     """A key may rotate more often than its classification asks, never less."""
     return parameters.whole_or_none(days, "rotation_days", 1, classification.rotation_days)
+
+
+def _may_leave(exportable: Any, classification: Classification) -> bool:
+    wanted = parameters.yes_or_no(exportable, "exportable")
+    if wanted and not classification.allows_export:
+        raise Invalid(f"{classification.title} allows no exportable keys.", field="exportable")
+    return wanted
+
+
+def _published(
+    days: Any, spec: KeySpec, rotation_days: Any, classification: Classification
+) -> int | None:
+    """Publishing ahead needs a public key, and must be shorter than the key's own period."""
+    if days is None:
+        return None
+    if not spec.asymmetric:
+        raise Invalid(f"{spec.label} keys have nothing to publish.", field="publish_days")
+    period = _own_period(rotation_days, classification) or classification.rotation_days
+    return parameters.whole(days, "publish_days", 1, max(1, period - 1))
 
 
 def _model(store: KeyStore, imported: bool) -> str:

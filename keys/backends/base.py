@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from keys.errors import BackendError
+from keys.algorithms import MessageType, Usage
+from keys.errors import BackendError, Unsupported
 from keys.secret import Secret
 
 
@@ -50,6 +51,7 @@ class Capabilities:
 
     algorithms: Mapping[str, tuple[str, ...]]
     imports: frozenset[str] = frozenset()  # specs whose material can be imported
+    exports: frozenset[str] = frozenset()  # specs whose material can be made exportable
     destroys_at_once: bool = True  # False: the store has a window of its own
     suspends: bool = False  # True: the store itself can refuse a suspended version
     notes: tuple[str, ...] = ()
@@ -108,10 +110,14 @@ class Backend(abc.ABC):
     # --- a version's life. `label` is the version's uuid, so that a crash can be reconciled.
 
     @abc.abstractmethod
-    def generate(self, label: uuid.UUID, spec: str) -> Material:
+    def generate(
+        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+    ) -> Material:
         """Make material under `label`, once: what is there already is returned.
 
-        Raises Conflict where material of another spec is there, Unsupported for a spec not offered.
+        `usage` is the key's one purpose, the spec's first where left out: a store that can limits
+        the material to it. Only material made `exportable` can ever leave. Raises Conflict where
+        material of another spec is there, Unsupported for what is not offered.
         """
 
     @abc.abstractmethod
@@ -122,12 +128,27 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
+    def import_material(
+        self,
+        label: uuid.UUID,
+        spec: str,
+        material: Secret,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+    ) -> Material:
         """Take the caller's material: raw bytes for secrets, unencrypted PKCS#8 DER for key pairs.
 
         The same material again is a success; other material under the same label is a Conflict.
         Raises Invalid for what does not fit `spec`.
         """
+
+    def export_material(self, handle: str) -> Secret:
+        """Return the material in the form that import_material() takes.
+
+        Raises StateForbids where it was not made exportable, Unsupported where nothing ever leaves.
+        """
+        raise Unsupported("Nothing ever leaves this key store.")
 
     @abc.abstractmethod
     def destroy(self, handle: str) -> None:
@@ -150,7 +171,11 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def encrypt(self, handle: str, algorithm: str, plaintext: bytes, aad: bytes) -> bytes:
-        """Return the store's own ciphertext: nonce, data, tag. The envelope around it is ours."""
+        """Return the store's own ciphertext (nonce, data, tag). The envelope around it is ours.
+
+        RSA-OAEP takes `aad` as its label (RFC 8017, 7.1). Raises TooLarge for a plaintext over what
+        the modulus takes, Unsupported where the store can't bind a label that is not empty.
+        """
 
     @abc.abstractmethod
     def decrypt(self, handle: str, algorithm: str, ciphertext: bytes, aad: bytes) -> bytes:
@@ -158,11 +183,16 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def sign(
-        self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
+        self,
+        handle: str,
+        algorithm: str,
+        message: bytes,
+        *,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bytes:
-        """Return the signature (ECDSA: DER). `prehashed`: `message` is the digest.
+        """Return the signature (ECDSA: DER). `message_type` says what `message` is.
 
-        Raises Invalid for a digest of a wrong length.
+        Raises Invalid for a digest or mu of a wrong length, or where the algorithm takes none.
         """
 
     @abc.abstractmethod
@@ -173,12 +203,12 @@ class Backend(abc.ABC):
         message: bytes,
         signature: bytes,
         *,
-        prehashed: bool = False,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bool:
         """Whether the signature is valid; a malformed one is merely not.
 
-        Raises Invalid for a digest of a wrong length. A backend may verify in this process, from
-        the public key, rather than in the store.
+        Raises Invalid as sign() does. A backend may verify in this process, from the public key,
+        rather than in the store.
         """
 
     @abc.abstractmethod
@@ -187,6 +217,40 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def verify_mac(self, handle: str, algorithm: str, message: bytes, tag: bytes) -> bool:
         """Compare in constant time."""
+
+    def wrap(self, handle: str, algorithm: str, target: bytes) -> bytes:
+        """Return `target`, a key's bytes, wrapped in the algorithm's standard form, without a header.
+
+        AES-KWP (RFC 5649), RSA-OAEP with an empty label, RSA_AES_KEY_WRAP (PKCS#11 3.1, 6.1.21: the
+        OAEP of a fresh AES-256 key, then KWP under it), HPKE (RFC 9180, base mode, empty info and
+        aad: `enc`, then the ciphertext). Raises TooLarge, Unsupported.
+        """
+        raise Unsupported(f"This key store has no {algorithm}.")
+
+    def unwrap(self, handle: str, algorithm: str, wrapped: bytes) -> bytes:
+        """Undo wrap(). Raises CannotDecrypt for whatever is not its output."""
+        raise Unsupported(f"This key store has no {algorithm}.")
+
+    def agree(self, handle: str, algorithm: str, peer: bytes) -> bytes:
+        """Return the raw ECDH shared secret with `peer`, a DER SubjectPublicKeyInfo.
+
+        For EC the x-coordinate (SP 800-56A rev. 3, 5.7.1.2), for X25519 RFC 7748's output. Raises
+        Invalid for a key of another curve, not on it, or of small order.
+        """
+        raise Unsupported(f"This key store has no {algorithm}.")
+
+    def decapsulate(self, handle: str, algorithm: str, ciphertext: bytes) -> bytes:
+        """Return the shared secret of a KEM ciphertext. Raises CannotDecrypt for a wrong length.
+
+        ML-KEM and X-Wing reject implicitly: a forged ciphertext gives another secret, not an error.
+        """
+        raise Unsupported(f"This key store has no {algorithm}.")
+
+    def derive(
+        self, handle: str, algorithm: str, *, salt: bytes, info: bytes, length: int
+    ) -> bytes:
+        """Return `length` bytes of HKDF (RFC 5869, extract and expand) over the material."""
+        raise Unsupported(f"This key store has no {algorithm}.")
 
     @abc.abstractmethod
     def random(self, count: int) -> bytes:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from keys.algorithms import MessageType, Usage
 from keys.backends.base import Backend, Capabilities, Health, Material, Protection
 from keys.errors import BackendUnavailable, KeyServiceError
 from keys.secret import Secret
@@ -88,14 +89,33 @@ class Bounded(Backend):
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._backend.close()
 
-    def generate(self, label: uuid.UUID, spec: str) -> Material:
-        return self._run(lambda: self._backend.generate(label, spec))
+    def generate(
+        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+    ) -> Material:
+        return self._run(
+            lambda: self._backend.generate(label, spec, usage=usage, exportable=exportable)
+        )
 
     def find(self, label: uuid.UUID) -> Material | None:
         return self._run(lambda: self._backend.find(label))
 
-    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
-        return self._run(lambda: self._backend.import_material(label, spec, material))
+    def import_material(
+        self,
+        label: uuid.UUID,
+        spec: str,
+        material: Secret,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+    ) -> Material:
+        return self._run(
+            lambda: self._backend.import_material(
+                label, spec, material, usage=usage, exportable=exportable
+            )
+        )
+
+    def export_material(self, handle: str) -> Secret:
+        return self._run(lambda: self._backend.export_material(handle))
 
     def destroy(self, handle: str) -> None:
         self._run(lambda: self._backend.destroy(handle))
@@ -116,10 +136,15 @@ class Bounded(Backend):
         return self._run(lambda: self._backend.decrypt(handle, algorithm, ciphertext, aad))
 
     def sign(
-        self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
+        self,
+        handle: str,
+        algorithm: str,
+        message: bytes,
+        *,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bytes:
         return self._run(
-            lambda: self._backend.sign(handle, algorithm, message, prehashed=prehashed)
+            lambda: self._backend.sign(handle, algorithm, message, message_type=message_type)
         )
 
     def verify(
@@ -129,10 +154,12 @@ class Bounded(Backend):
         message: bytes,
         signature: bytes,
         *,
-        prehashed: bool = False,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bool:
         return self._run(
-            lambda: self._backend.verify(handle, algorithm, message, signature, prehashed=prehashed)
+            lambda: self._backend.verify(
+                handle, algorithm, message, signature, message_type=message_type
+            )
         )
 
     def mac(self, handle: str, algorithm: str, message: bytes) -> bytes:
@@ -140,6 +167,25 @@ class Bounded(Backend):
 
     def verify_mac(self, handle: str, algorithm: str, message: bytes, tag: bytes) -> bool:
         return self._run(lambda: self._backend.verify_mac(handle, algorithm, message, tag))
+
+    def wrap(self, handle: str, algorithm: str, target: bytes) -> bytes:
+        return self._run(lambda: self._backend.wrap(handle, algorithm, target))
+
+    def unwrap(self, handle: str, algorithm: str, wrapped: bytes) -> bytes:
+        return self._run(lambda: self._backend.unwrap(handle, algorithm, wrapped))
+
+    def agree(self, handle: str, algorithm: str, peer: bytes) -> bytes:
+        return self._run(lambda: self._backend.agree(handle, algorithm, peer))
+
+    def decapsulate(self, handle: str, algorithm: str, ciphertext: bytes) -> bytes:
+        return self._run(lambda: self._backend.decapsulate(handle, algorithm, ciphertext))
+
+    def derive(
+        self, handle: str, algorithm: str, *, salt: bytes, info: bytes, length: int
+    ) -> bytes:
+        return self._run(
+            lambda: self._backend.derive(handle, algorithm, salt=salt, info=info, length=length)
+        )
 
     def random(self, count: int) -> bytes:
         return self._run(lambda: self._backend.random(count))

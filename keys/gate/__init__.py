@@ -4,8 +4,21 @@
 writer. A function behind the gate can't forget to be checked or to leave an entry.
 """
 
+from keys.gate.batches import Batch, Item
 from keys.gate.changes import Change, change
+from keys.gate.operation import Operation, use
 from keys.gate.reads import read, refused, refused_aio
-from keys.gate.uses import Operation, Use, use
+from keys.gate.uses import Use
 
-__all__ = ["Change", "Operation", "Use", "change", "read", "refused", "refused_aio", "use"]
+__all__ = [
+    "Batch",
+    "Change",
+    "Item",
+    "Operation",
+    "Use",
+    "change",
+    "read",
+    "refused",
+    "refused_aio",
+    "use",
+]

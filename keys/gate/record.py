@@ -17,6 +17,8 @@ from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import Busy, Denied, KeyServiceError, LogUnavailable, NotFound
 
+Events = tuple[Event, ...]
+
 NO_SUBJECTS: frozenset[str] = frozenset()
 # Long enough for a slow disk; the appender itself gives up sooner and says why.
 WAIT_SECONDS = 30
@@ -59,9 +61,9 @@ def event(
     )
 
 
-def given_up(event: Event) -> Event:
-    """Return the event of a use that was decided again too often: its result never left."""
-    return replace(event, outcome=Outcome.FAILED, reason=Busy.code)
+def given_up(events: Events) -> Events:
+    """Return the events of a use that was decided again too often: its result never left."""
+    return tuple(replace(one, outcome=Outcome.FAILED, reason=Busy.code) for one in events)
 
 
 def _only_counted(event: Event) -> bool:
@@ -90,38 +92,44 @@ def forget() -> None:
         _told.clear()
 
 
-def submit(event: Event, epoch: int, subjects: frozenset[str]) -> Future[int]:
-    """Hand an event to group commit. Raises Busy where too much waits already."""
-    if _only_counted(event):
+def submit(events: Events, epoch: int, subjects: frozenset[str]) -> Future[int]:
+    """Hand events to group commit, all or none. Raises Busy where too much waits already."""
+    if _only_counted(events[0]):
         done: Future[int] = Future()
         done.set_result(-1)
         return done
     try:
-        return writer.appender().submit(event, epoch=epoch, subjects=subjects)
+        return writer.appender().submit(*events, epoch=epoch, subjects=subjects)
     except QueueFull:
         raise Busy("The audit log has too much waiting; try again.") from None
 
 
-def wait(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
-    """Make an event durable and return its index.
+def wait(told: Event | Events, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
+    """Make one event or several durable together and return the first one's index.
 
     Raises audit.errors.Superseded where a subject changed since `epoch`, LogUnavailable where the
     entry could not be made durable.
     """
     try:
-        return submit(event, epoch, subjects).result(WAIT_SECONDS)
+        return submit(_several(told), epoch, subjects).result(WAIT_SECONDS)
     except AuditError as error:
         raise translated(error) from None
     except TimeoutError:
         raise LogUnavailable("The audit log did not answer in time.") from None
 
 
-async def wait_aio(event: Event, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
+async def wait_aio(
+    told: Event | Events, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS
+) -> int:
     """Do the same on an event loop."""
     try:
-        return await asyncio.wrap_future(submit(event, epoch, subjects))
+        return await asyncio.wrap_future(submit(_several(told), epoch, subjects))
     except AuditError as error:
         raise translated(error) from None
+
+
+def _several(told: Event | Events) -> Events:
+    return (told,) if isinstance(told, Event) else told
 
 
 def translated(error: AuditError) -> Exception:

@@ -3,21 +3,26 @@
 from keys.models.access import Credential, Grant, Installation, Principal
 from keys.models.approval import Approval, Vote
 from keys.models.classification import Classification
+from keys.models.imports import Ceremony, Custodian, ImportTicket
 from keys.models.job import Heartbeat, Job
-from keys.models.key import Key, KeyVersion
+from keys.models.key import Key, KeyVersion, MessageCount
 from keys.models.keystore import KeyStore
 
 __all__ = [
     "Approval",
+    "Ceremony",
     "Classification",
     "Credential",
+    "Custodian",
     "Grant",
     "Heartbeat",
+    "ImportTicket",
     "Installation",
     "Job",
     "Key",
     "KeyStore",
     "KeyVersion",
+    "MessageCount",
     "Principal",
     "Vote",
 ]

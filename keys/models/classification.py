@@ -37,6 +37,8 @@ class Classification(models.Model):
     destruction_days = models.PositiveSmallIntegerField(default=30)
     # Whether a suspended version still decrypts and verifies.
     suspended_decrypts = models.BooleanField(default=False)
+    # Whether keys can be made exportable at all; exporting always needs votes.
+    allows_export = models.BooleanField(default=False)
     created_at = models.DateTimeField()
 
     class Meta:

@@ -11,7 +11,9 @@ from django.db.models import Q
 class JobKind(models.TextChoices):
     CREATE = "create", "Create key"
     ROTATE = "rotate", "Rotate"
+    PREPARE = "prepare", "Prepare the next version"
     IMPORT = "import", "Import material"
+    REMOVE_MATERIAL = "remove_material", "Remove imported material"
     DESTROY = "destroy", "Destroy key"
     DESTROY_VERSION = "destroy_version", "Destroy version"
 

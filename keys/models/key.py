@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from keys.algorithms import SPEC_CHOICES, USAGE_CHOICES
 from keys.states import Condition, KeyState, VersionState
@@ -42,10 +42,14 @@ class Key(models.Model):
     key_store = models.ForeignKey("keys.KeyStore", on_delete=models.PROTECT, related_name="keys")
     spec = models.CharField(max_length=32, choices=SPEC_CHOICES)
     usage = models.CharField(max_length=32, choices=USAGE_CHOICES)
-    algorithm = models.CharField(max_length=32)
+    algorithm = models.CharField(max_length=64)
     origin = models.CharField(max_length=16, choices=Origin.choices)
     model = models.CharField(max_length=24, choices=ManagementModel.choices)
     state = models.CharField(max_length=24, choices=KeyState.choices)
+    # Decided when the key is made, and never again: whether its material may leave, by votes.
+    exportable = models.BooleanField(default=False)
+    # How many days ahead of a rotation the next version is made and published; null: it is not.
+    publish_days = models.PositiveSmallIntegerField(null=True, blank=True)
     # This key's own period, shorter than its classification's, or null.
     rotation_days = models.PositiveIntegerField(null=True, blank=True)
     rotate_at = models.DateTimeField(null=True, blank=True)
@@ -93,6 +97,8 @@ class KeyVersion(models.Model):
     activated_at = models.DateTimeField(null=True, blank=True)
     protect_until = models.DateTimeField(null=True, blank=True)
     process_until = models.DateTimeField(null=True, blank=True)
+    # Of imported material: when it is removed; it can be imported again.
+    material_expires_at = models.DateTimeField(null=True, blank=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
     compromised_at = models.DateTimeField(null=True, blank=True)
     destroy_at = models.DateTimeField(null=True, blank=True)
@@ -112,5 +118,41 @@ class KeyVersion(models.Model):
             ),
         ]
 
+        indexes = [
+            models.Index(
+                fields=["material_expires_at"],
+                condition=Q(material_expires_at__isnull=False, condition=""),
+                name="material_expiry_due",
+            ),
+        ]
+
     def __str__(self) -> str:
         return f"version {self.number}"
+
+
+class MessageCount(models.Model):
+    """How many messages of a version's budget were handed out to processes, in blocks.
+
+    What a process that died had not used stays counted: never too few, at most a block too many.
+    """
+
+    version = models.OneToOneField(
+        KeyVersion, on_delete=models.PROTECT, primary_key=True, related_name="messages"
+    )
+    leased = models.PositiveBigIntegerField(default=0)
+    limit = models.PositiveBigIntegerField()
+    # Whether so much is gone that the key has to be rotated.
+    low = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(leased__lte=F("limit")), name="budget_is_never_exceeded"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["version"], condition=Q(low=True), name="budget_low"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.leased} of {self.limit}"

@@ -17,6 +17,7 @@ class WrappedMaterial(models.Model):
     wrapped = models.BinaryField()
     check_value = models.CharField(max_length=16)
     public_key = models.BinaryField(null=True)
+    exportable = models.BooleanField(default=False)  # also bound by the seal
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -1,0 +1,269 @@
+"""Using a key: decide on values in memory, compute in the backend, record before anything leaves.
+
+An operation is written once, as a plain function of an admitted `Use`. `operation(caller, key, …)`
+performs it for doors that may wait; `await operation.aio(caller, key, …)` for an event loop;
+`operation.batch(caller, key, items)` for many items under one decision and one entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+
+from audit.errors import Superseded
+from audit.events import Event, Outcome
+from keys import clock, policy, snapshot
+from keys.actions import Action
+from keys.callers import Caller
+from keys.errors import Busy, Invalid, KeyServiceError, TooLarge, Unavailable
+from keys.gate import batches, record
+from keys.gate.batches import Batch, Done, Item
+from keys.gate.uses import Offload, Refused, Use, admit, subject_of
+from keys.snapshot import Miss
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# How often a use is decided again because something it rests on changed meanwhile.
+TRIES = 8
+# How many items of a batch an event loop computes itself.
+LOOP_ITEMS = 64
+_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="use")
+
+
+@dataclass(slots=True)
+class _Attempt(Generic[R]):
+    """One try: the entries it leaves, what it rests on, and what the caller gets once they are durable."""
+
+    events: tuple[Event, ...]
+    epoch: int
+    subjects: frozenset[str]
+    result: R | None = None
+    error: Exception | None = None
+
+    def outcome(self) -> R:
+        if self.error is not None:
+            if isinstance(self.error, KeyServiceError):
+                self.error.recorded = True
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+_Try = Callable[[bool], _Attempt[R]]
+
+
+class Operation(Generic[P, R]):
+    """A use behind the gate. Call it, or await its `aio`; `batch` and `batch_aio` take many items."""
+
+    def __init__(self, action: Action, compute: Callable[Concatenate[Use, P], R]) -> None:
+        self.action = action
+        self._compute = compute
+        update_wrapper(self, compute)
+
+    def __call__(self, caller: Caller, key: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Perform the operation and return its result once its entry is durable.
+
+        Raises the errors of keys.errors; whatever is raised has left an entry, LogUnavailable excepted.
+        """
+        return _perform(partial(self._attempt, caller, key, args, kwargs))
+
+    async def aio(self, caller: Caller, key: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the same from an event loop, which never waits for a database or a slow key store."""
+        return await _perform_aio(partial(self._attempt, caller, key, args, kwargs))
+
+    def batch(self, caller: Caller, key: str, items: Sequence[Item]) -> Batch[R]:
+        """Perform the operation on each item, under one decision and one entry.
+
+        An item that fails has its own error and stops no other. Raises what concerns the whole: no
+        such key, no permission, too many items, no log.
+        """
+        return _perform(partial(self._attempt_batch, caller, key, items))
+
+    async def batch_aio(self, caller: Caller, key: str, items: Sequence[Item]) -> Batch[R]:
+        """Do the same from an event loop; what would hold it for long goes to a thread."""
+        attempt = partial(self._attempt_batch, caller, key, items)
+        return await _perform_aio(attempt, offload=len(items) > LOOP_ITEMS)
+
+    def _attempt(
+        self, caller: Caller, reference: str, args: Any, kwargs: Any, on_loop: bool
+    ) -> _Attempt[R]:
+        """Decide and compute. Raises Miss or Offload on a loop, Unavailable without a database."""
+        epoch, use = _decided_on(caller, self.action, reference, on_loop)
+        with _Ending(use, reference) as ending:
+            use.context = _context(kwargs)
+            admit(use, reference)
+            ending.result = self._compute(use, *args, **kwargs)
+        return ending.attempt(epoch)
+
+    def _attempt_batch(
+        self, caller: Caller, reference: str, items: Sequence[Item], on_loop: bool
+    ) -> _Attempt[Batch[R]]:
+        """Decide once, compute each. A grant that asks for a context is asked of each item's own."""
+        epoch, use = _decided_on(caller, self.action, reference, on_loop)
+        with _Ending(use, reference) as ending:
+            _check_count(items)
+            use.context = _safe_context(items[0].kwargs)
+            decision = admit(use, reference, by_context=True)
+            done = [self._one(use, item, decision, reference) for item in items]
+            ending.result = _gathered(use, done)
+        attempt = ending.attempt(epoch)
+        if attempt.result is not None:
+            attempt.result = replace(attempt.result, entry=attempt.events[0].uuid)
+        return attempt
+
+    def _one(self, use: Use, item: Item, decision: policy.Decision, reference: str) -> Done[R]:
+        use.number, use.evidence = None, b""
+        try:
+            use.context = _context(item.kwargs)
+            if decision.conditional:
+                admit(use, reference)
+            result = self._compute(use, *item.args, **item.kwargs)
+        except Refused as refused:
+            return Done(None, refused.error, use.number, use.evidence)
+        except KeyServiceError as error:
+            return Done(None, error, use.number, use.evidence)
+        return Done(result, None, use.number, use.evidence)
+
+
+def _perform(attempt_once: _Try[R]) -> R:
+    """Try until the entry is durable, and return what the caller gets."""
+    for _ in range(TRIES):
+        attempt = attempt_once(False)
+        with contextlib.suppress(Superseded):
+            record.wait(attempt.events, attempt.epoch, attempt.subjects)
+            return attempt.outcome()
+    record.wait(record.given_up(attempt.events))
+    raise Busy("The key is changing too quickly; try again.")
+
+
+async def _perform_aio(attempt_once: _Try[R], offload: bool = False) -> R:
+    """Do the same on an event loop; `offload` where it would hold the loop for long."""
+    loop = asyncio.get_running_loop()
+    for _ in range(TRIES):
+        try:
+            if offload or snapshot.cache.cold:
+                raise Offload
+            attempt = attempt_once(True)
+        except (Miss, Offload):
+            attempt = await loop.run_in_executor(_threads, _in_thread, attempt_once)
+        with contextlib.suppress(Superseded):
+            await record.wait_aio(attempt.events, attempt.epoch, attempt.subjects)
+            return attempt.outcome()
+    await record.wait_aio(record.given_up(attempt.events))
+    raise Busy("The key is changing too quickly; try again.")
+
+
+def _in_thread(attempt_once: _Try[R]) -> _Attempt[R]:
+    close_old_connections()
+    try:
+        return attempt_once(False)
+    finally:
+        close_old_connections()
+
+
+def _decided_on(caller: Caller, action: Action, reference: str, on_loop: bool) -> tuple[int, Use]:
+    """Return the epoch and what is known as of it. Raises Miss on a loop, Unavailable."""
+    load = not on_loop
+    try:
+        epoch = snapshot.cache.epoch
+        standing = snapshot.standing(caller.principal_id, caller.credential_id, load=load)
+        key = snapshot.key(reference, load=load) if reference else None
+    except DatabaseError:
+        raise Unavailable("The database can't be reached now.") from None
+    return epoch, Use(caller, action, key, {}, clock.now(), on_loop, standing)
+
+
+class _Ending(Generic[R]):
+    """How a use ends: with a result, or with an error that leaves an entry and is raised after it."""
+
+    def __init__(self, use: Use, reference: str) -> None:
+        self._use, self._reference = use, reference
+        self._outcome, self._reason = Outcome.SUCCESS, ""
+        self.result: R | None = None
+        self._error: Exception | None = None
+
+    def __enter__(self) -> _Ending[R]:
+        return self
+
+    def __exit__(self, kind: object, raised: BaseException | None, traceback: object) -> bool:
+        if raised is None:
+            return False
+        if isinstance(raised, Miss | Offload) or not isinstance(raised, Exception):
+            return False
+        if isinstance(raised, Refused):
+            self._error, self._outcome, self._reason = raised.error, Outcome.DENIED, raised.reason
+        else:  # an unknown error leaves an entry too
+            self._error = raised
+            self._outcome, self._reason = record.failure(raised)
+        return True
+
+    def attempt(self, epoch: int) -> _Attempt[R]:
+        use = self._use
+        events = [self._event(use, self._reference)]
+        events += [self._event(other, reference) for (reference, _), other in use.others.items()]
+        return _Attempt(tuple(events), epoch, use.rests_on(), self.result, self._error)
+
+    def _event(self, use: Use, reference: str) -> Event:
+        outcome, reason = self._outcome, self._reason
+        if outcome is Outcome.SUCCESS and use.facts.get("failed"):
+            whole = use.facts["failed"] == use.facts["items"]
+            outcome = Outcome.FAILED if whole else outcome
+            reason = batches.ALL_FAILED if whole else batches.SOME_FAILED
+        return record.event(
+            use.caller,
+            use.action,
+            subject_of(use, reference),
+            outcome,
+            reason=reason,
+            facts=use.told(),
+        )
+
+
+def _context(kwargs: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the context that an operation is asked with. Raises Invalid where it is no object."""
+    given = kwargs.get("context") or {}
+    if not isinstance(given, Mapping):
+        raise Invalid("The context must be an object of text pairs.", field="context")
+    return given
+
+
+def _safe_context(kwargs: Mapping[str, Any]) -> Mapping[str, str]:
+    given = kwargs.get("context")
+    return given if isinstance(given, Mapping) else {}
+
+
+def _check_count(items: Sequence[Item]) -> None:
+    if not items:
+        raise Invalid("A batch has at least one item.", field="items")
+    if len(items) > settings.BATCH_LIMIT:
+        raise TooLarge(f"A batch has at most {settings.BATCH_LIMIT} items.", field="items")
+
+
+def _gathered(use: Use, done: Sequence[Done[R]]) -> Batch[R]:
+    """Return the batch, and leave in the entry what it says of it: counts, versions, the root."""
+    root = batches.root_of(done)
+    failed = sum(one.error is not None for one in done)
+    versions = sorted({one.version for one in done if one.version})
+    use.facts |= {"items": len(done), "failed": failed, "items_root": root}
+    use.number = versions[0] if len(versions) == 1 else None
+    if len(versions) > 1:
+        use.facts["versions"] = versions
+    return Batch("", root, tuple(done))
+
+
+def use(action: Action) -> Callable[[Callable[Concatenate[Use, P], R]], Operation[P, R]]:
+    """Put a function of an admitted `Use` behind the gate, as an Operation."""
+
+    def behind_the_gate(compute: Callable[Concatenate[Use, P], R]) -> Operation[P, R]:
+        return Operation(action, compute)
+
+    return behind_the_gate
