@@ -41,10 +41,12 @@ logger = logging.getLogger(__name__)
 ACTION_OF = {
     JobKind.CREATE: Action.CREATE_KEY,
     JobKind.ROTATE: Action.ROTATE_KEY,
+    JobKind.PREPARE: Action.PREPARE_VERSION,
     JobKind.IMPORT: Action.IMPORT_KEY,
     JobKind.DESTROY: Action.SCHEDULE_DESTRUCTION,
     JobKind.DESTROY_VERSION: Action.DESTROY_VERSION,
 }
+MAKES_A_VERSION = (JobKind.CREATE, JobKind.ROTATE, JobKind.PREPARE, JobKind.IMPORT)
 # A store that stays away this often is given up on; a person can ask again.
 MOST_ATTEMPTS = 50
 
@@ -207,6 +209,7 @@ def _destroy_version(job: Job, caller: Caller) -> None:
 _HANDLERS: dict[JobKind, Callable[[Job, Caller], None]] = {
     JobKind.CREATE: _make_version,
     JobKind.ROTATE: _make_version,
+    JobKind.PREPARE: _make_version,
     JobKind.IMPORT: _adopt_import,
     JobKind.DESTROY: _destroy,
     JobKind.DESTROY_VERSION: _destroy_version,
@@ -263,11 +266,7 @@ def _finish(change: Change[Job], *, claim: str, material: dict[str, str] | None 
     key, version = job.key, job.version
     _describe(change, job)
     _end(job, claim, JobState.SUCCEEDED, change.now)
-    if (
-        job.kind in (JobKind.CREATE, JobKind.ROTATE, JobKind.IMPORT)
-        and version is not None
-        and material is not None
-    ):
+    if job.kind in MAKES_A_VERSION and version is not None and material is not None:
         _install(job, version, material, change.now)
     elif job.kind == JobKind.DESTROY:
         for each in key.versions.exclude(state__in=GONE):

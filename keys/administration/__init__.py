@@ -18,13 +18,12 @@ from keys.administration.house import (
     set_up,
     update_key_store,
 )
+from keys.administration.imports import import_key
 from keys.administration.keys import (
     cancel_destruction,
     create_key,
     disable_key,
     enable_key,
-    import_key,
-    rotate_key,
     schedule_destruction,
     update_key,
 )
@@ -40,6 +39,7 @@ from keys.administration.policies import (
     resume_rotation,
     update_classification,
 )
+from keys.administration.rotation import rotate_key
 from keys.administration.versions import cancel_version_destruction, transition_version
 from keys.administration.votes import execute, expire_request, vote, withdraw_request
 

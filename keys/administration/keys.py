@@ -1,25 +1,22 @@
-"""A key's life: create, import, rotate, disable, destroy."""
+"""A key's life: create, describe, disable, destroy. Rotation and import have rooms of their own."""
 
 from __future__ import annotations
 
-import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from audit.events import Outcome, Subject
+from audit.events import Subject
 from keys import gate, jobs, lifecycle, names, parameters, stores, targets
 from keys.actions import Action
+from keys.administration.intents import add_job, intend, settled
 from keys.algorithms import ALGORITHMS, SPECS, KeySpec
-from keys.backends import materials
 from keys.backends.base import Protection
-from keys.errors import AlreadyExists, BackendError, Conflict, Invalid, StateForbids, Unsupported
+from keys.errors import AlreadyExists, Invalid, StateForbids, Unsupported
 from keys.gate.changes import Change
-from keys.models import Classification, Job, Key, KeyStore, KeyVersion
-from keys.models.job import OPEN_STATES, JobKind, JobState
+from keys.models import Classification, Key, KeyStore
+from keys.models.job import JobKind
 from keys.models.key import ManagementModel, Origin
-from keys.secret import Secret
-from keys.services import SCHEDULER_ID
-from keys.states import Condition, KeyState, VersionState
+from keys.states import KeyState
 
 
 def _choose_algorithm(target: targets.Target[Classification], arguments: dict[str, Any]) -> None:
@@ -117,8 +114,8 @@ def create_key(
     }
     change.touch("key", key.id)
     if not imported:
-        job = _intend(change, key, JobKind.CREATE)
-        change.after(lambda: _settled(key, jobs.run(job.id)))
+        job = intend(change, key, JobKind.CREATE)
+        change.after(lambda: settled(key, jobs.run(job.id)))
     return key
 
 
@@ -165,71 +162,6 @@ def enable_key(change: Change[Key], *, reason: str = "") -> Key:
     return change.row
 
 
-@gate.change(Action.ROTATE_KEY, on=targets.key)
-def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") -> Job:
-    """Make a new version and let it take over; the old one still decrypts and verifies.
-
-    `activate=False` leaves it pre-active, to be activated later. Returns the job: done, or waiting
-    for a store that can't be reached. Raises StateForbids or Conflict.
-    """
-    # Locked and read anew: of two who found it due, the second must see what the first did.
-    rows = Key.objects.select_for_update(of=("self",)).select_related("classification", "key_store")
-    key = rows.get(pk=change.row.pk)
-    scheduled = change.caller.principal_id == SCHEDULER_ID
-    if scheduled and (key.rotate_at is None or key.rotate_at > change.now):
-        raise Conflict("The key is not due any more.")
-    if key.state != KeyState.ENABLED:
-        raise StateForbids(
-            f"Only an enabled key is rotated; this one is {KeyState(key.state).label.lower()}."
-        )
-    parameters.yes_or_no(activate, "activate")
-    if Job.objects.filter(
-        key=key, kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES
-    ).exists():
-        raise Conflict("A rotation of this key is under way.")
-    job = _intend(change, key, JobKind.ROTATE, activate=activate)
-    change.after(lambda: _raised(jobs.run(job.id)))
-    return job
-
-
-def _weigh(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
-    """Let officers vote on the material's check value: what they agree to is this material and no other."""
-    material, claimed = arguments["material"], arguments["check_value"]
-    if not isinstance(material, Secret):
-        raise Invalid("The material is missing.", field="material")
-    arguments["check_value"] = materials.check_value(SPECS[target.row.spec], material)
-    if claimed and claimed != arguments["check_value"]:
-        raise Invalid("The material does not have that check value.", field="check_value")
-
-
-@gate.change(Action.IMPORT_KEY, on=targets.key, prepare=_weigh)
-def import_key(
-    change: Change[Key],
-    *,
-    material: Secret,
-    check_value: str = "",
-    originated_at: str | None = None,
-    reason: str = "",
-) -> Key:
-    """Import a key's material: raw bytes for secrets, PKCS#8 DER for key pairs.
-
-    `originated_at` is when the material was made; its usage periods count from there. Where votes
-    are needed, officers agree to its check value and date; the requester then calls again with the
-    same material, which is never kept or queued meanwhile.
-    """
-    key = change.row
-    if key.state != KeyState.PENDING_IMPORT:
-        raise StateForbids("The key does not wait for an import.")
-    origin = parameters.moment(originated_at, "originated_at")
-    if origin and origin > change.now:
-        raise Invalid("originated_at lies in the future.", field="originated_at")
-    if Job.objects.filter(key=key, kind=JobKind.IMPORT, state__in=OPEN_STATES).exists():
-        raise Conflict("An import of this key is under way.")
-    job = _intend(change, key, JobKind.IMPORT, originated_at=origin)
-    change.after(lambda: _settled(key, jobs.run_import(job.id, material, check_value)))
-    return key
-
-
 @gate.change(Action.SCHEDULE_DESTRUCTION, on=targets.key)
 def schedule_destruction(change: Change[Key], *, days: int | None = None, reason: str = "") -> Key:
     """Stop a key and destroy it when its window is over; until then it can be cancelled.
@@ -241,7 +173,7 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
     at = change.now + timedelta(days=window)
     lifecycle.move_key(key, KeyState.PENDING_DESTRUCTION, destroy_at=at)
     # A version under way stays with its job, which finds the key gone and takes back what it made.
-    _add_job(change, key, JobKind.DESTROY, run_after=at)
+    add_job(change, key, JobKind.DESTROY, run_after=at)
     change.facts["destroy_at"] = at.isoformat()
     change.touch("key", key.id)
     return key
@@ -337,66 +269,3 @@ def _model(store: KeyStore, imported: bool) -> str:
         if store.protection == Protection.HSM
         else ManagementModel.CUSTOMER_MANAGED
     )
-
-
-def _intend(
-    change: Change[Any],
-    key: Key,
-    kind: JobKind,
-    *,
-    activate: bool = True,
-    originated_at: datetime | None = None,
-) -> Job:
-    """Write the intent: the next version, not yet there, and the job that will make it."""
-    last = key.versions.order_by("-number").first()
-    version = KeyVersion.objects.create(
-        id=uuid.uuid4(),
-        key=key,
-        number=last.number + 1 if last else 1,
-        state=VersionState.PRE_ACTIVE,
-        condition=Condition.CREATING,
-        originated_at=originated_at,
-        created_at=change.now,
-        created_by_id=change.caller.principal_id,
-    )
-    change.outcome = Outcome.STARTED
-    change.about = Subject("key", str(key.id), key.alias, version.number)
-    change.touch("key", key.id)
-    return _add_job(change, key, kind, version=version, activate=activate)
-
-
-def _add_job(
-    change: Change[Any],
-    key: Key,
-    kind: JobKind,
-    *,
-    version: KeyVersion | None = None,
-    activate: bool = True,
-    run_after: datetime | None = None,
-) -> Job:
-    job = Job.objects.create(
-        kind=kind,
-        key=key,
-        version=version,
-        target_version=version.number if version else 0,
-        activate=activate,
-        approval=change.approval,
-        requested_by_id=change.caller.principal_id,
-        reason=change.reason,
-        created_at=change.now,
-        run_after=run_after or change.now,
-    )
-    change.facts["job"] = str(job.id)
-    return job
-
-
-def _raised(job: Job) -> Job:
-    """Return a job that is done or waits; raise what a failed one failed with."""
-    if job.state == JobState.FAILED:
-        raise BackendError(job.error or "The key store reported an error.", job=str(job.id))
-    return job
-
-
-def _settled(key: Key, job: Job) -> Key:
-    _raised(job)
-    return Key.objects.select_related("classification", "key_store").get(pk=key.pk)

@@ -8,7 +8,7 @@ from typing import Any
 from audit.events import Outcome
 from keys import gate, jobs, lifecycle, parameters, targets
 from keys.actions import Action
-from keys.administration.keys import _add_job
+from keys.administration.intents import add_job
 from keys.errors import Conflict, NotFound, StateForbids
 from keys.gate.changes import Change
 from keys.models import Key, KeyVersion
@@ -97,7 +97,7 @@ def _schedule(change: Change[Key], version: KeyVersion, days: int | None) -> Key
     window = least if days is None else parameters.whole(days, "days", least, 120)
     at = change.now + timedelta(days=window)
     lifecycle.set_condition(version, Condition.PENDING_DESTRUCTION, destroy_at=at)
-    _add_job(change, change.row, JobKind.DESTROY_VERSION, version=version, run_after=at)
+    add_job(change, change.row, JobKind.DESTROY_VERSION, version=version, run_after=at)
     change.outcome = Outcome.STARTED
     change.facts["destroy_at"] = at.isoformat()
     return version

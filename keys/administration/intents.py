@@ -1,0 +1,77 @@
+"""Intents: the next version, not yet there, and the job that will make it, committed before the store is asked."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from audit.events import Outcome, Subject
+from keys.errors import BackendError
+from keys.gate.changes import Change
+from keys.models import Job, Key, KeyVersion
+from keys.models.job import JobKind, JobState
+from keys.states import Condition, VersionState
+
+
+def intend(
+    change: Change[Any],
+    key: Key,
+    kind: JobKind,
+    *,
+    activate: bool = True,
+    originated_at: datetime | None = None,
+) -> Job:
+    """Write the intent: the next version, not yet there, and the job that will make it."""
+    last = key.versions.order_by("-number").first()
+    version = KeyVersion.objects.create(
+        id=uuid.uuid4(),
+        key=key,
+        number=last.number + 1 if last else 1,
+        state=VersionState.PRE_ACTIVE,
+        condition=Condition.CREATING,
+        originated_at=originated_at,
+        created_at=change.now,
+        created_by_id=change.caller.principal_id,
+    )
+    change.outcome = Outcome.STARTED
+    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.touch("key", key.id)
+    return add_job(change, key, kind, version=version, activate=activate)
+
+
+def add_job(
+    change: Change[Any],
+    key: Key,
+    kind: JobKind,
+    *,
+    version: KeyVersion | None = None,
+    activate: bool = True,
+    run_after: datetime | None = None,
+) -> Job:
+    job = Job.objects.create(
+        kind=kind,
+        key=key,
+        version=version,
+        target_version=version.number if version else 0,
+        activate=activate,
+        approval=change.approval,
+        requested_by_id=change.caller.principal_id,
+        reason=change.reason,
+        created_at=change.now,
+        run_after=run_after or change.now,
+    )
+    change.facts["job"] = str(job.id)
+    return job
+
+
+def raised(job: Job) -> Job:
+    """Return a job that is done or waits; raise what a failed one failed with."""
+    if job.state == JobState.FAILED:
+        raise BackendError(job.error or "The key store reported an error.", job=str(job.id))
+    return job
+
+
+def settled(key: Key, job: Job) -> Key:
+    raised(job)
+    return Key.objects.select_related("classification", "key_store").get(pk=key.pk)
