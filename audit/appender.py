@@ -96,6 +96,7 @@ class Appender:
         self._patience = patience
         self._limit = settings.AUDIT_QUEUE_LIMIT if limit is None else limit
         self._queue: deque[_Item] = deque()
+        self._waiting = 0  # events in the queue
         self._wake = threading.Condition()
         self._closing = False
         self._reached = True
@@ -108,19 +109,21 @@ class Appender:
         """Queue `events`, decided at `epoch` on what `subjects` name; return a future of an index.
 
         They are appended one after the other, or none of them; the index is the first one's.
-
         Only enqueues, so it may be called from an event loop. The future fails with Superseded
-        where one of the subjects changed after `epoch`, and with LogWriteFailed where the entry
+        where one of the subjects changed after `epoch`, and with LogWriteFailed where the entries
         could not be made durable: then no result may leave. Raises QueueFull at once where
-        settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed.
+        settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed, ValueError for nothing.
         """
+        if not events:
+            raise ValueError("there is nothing to append")
         item = _Item(events, epoch, subjects)
         with self._wake:
             if self._closing:
                 raise LogWriteFailed("the log's writer is closed")
-            if len(self._queue) >= self._limit:
+            if self._waiting >= self._limit:
                 raise QueueFull(f"{self._limit} entries wait for the log")
             self._queue.append(item)
+            self._waiting += len(events)
             if len(self._queue) == 1:
                 self._wake.notify()
         return item.future
@@ -159,7 +162,7 @@ class Appender:
             connections[self._using].close()
 
     def _next_batch(self) -> list[_Item]:
-        """Return what waits, at most BATCH_LIMIT; wait for it; empty once closed and drained."""
+        """Return what waits, about BATCH_LIMIT entries; wait for it; empty once closed and drained."""
         batch: list[_Item] = []
         while not batch:
             with self._wake:
@@ -167,8 +170,12 @@ class Appender:
                     if self._closing:
                         return []
                     self._wake.wait()
-                count = min(len(self._queue), BATCH_LIMIT)
-                taken = [self._queue.popleft() for _ in range(count)]
+                taken, count = [], 0
+                while self._queue and count < BATCH_LIMIT:
+                    item = self._queue.popleft()
+                    taken.append(item)
+                    count += len(item.events)
+                self._waiting -= count
             # From here on a waiter can't cancel; one that did so before is not recorded.
             batch = [item for item in taken if item.future.set_running_or_notify_cancel()]
         return batch

@@ -21,32 +21,18 @@ from django.db import DatabaseError
 from django.db.models import F, Q, QuerySet
 
 from audit.events import Outcome, Subject
-from keys import approvals, clock, gate, lifecycle, targets
+from keys import clock, gate, outcomes, targets, work
 from keys.actions import Action
-from keys.algorithms import Usage
-from keys.backends.base import Backend, Material
-from keys.backends.proof import check_material
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
 from keys.gate.changes import Change, Changer
-from keys.models import Job, Key, KeyVersion
+from keys.models import Job, Key
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.secret import Secret
 from keys.services import scheduler
-from keys.states import GONE, SERVING, Condition, KeyState, VersionState
-from keys.stores import backend_of
 
 logger = logging.getLogger(__name__)
 
-ACTION_OF = {
-    JobKind.CREATE: Action.CREATE_KEY,
-    JobKind.ROTATE: Action.ROTATE_KEY,
-    JobKind.PREPARE: Action.PREPARE_VERSION,
-    JobKind.IMPORT: Action.IMPORT_KEY,
-    JobKind.DESTROY: Action.SCHEDULE_DESTRUCTION,
-    JobKind.DESTROY_VERSION: Action.DESTROY_VERSION,
-}
-MAKES_A_VERSION = (JobKind.CREATE, JobKind.ROTATE, JobKind.PREPARE, JobKind.IMPORT)
 # A store that stays away this often is given up on; a person can ask again.
 MOST_ATTEMPTS = 50
 
@@ -98,7 +84,7 @@ def run(job_id: uuid.UUID) -> Job:
     job = claim(job_id)
     if job is not None:
         try:
-            _HANDLERS[JobKind(job.kind)](job, scheduler_for(job))
+            _done(job, work.HANDLERS[JobKind(job.kind)](job))
         except (BackendUnavailable, Unavailable) as error:
             _postpone(job, error)
         except KeyServiceError as error:
@@ -120,25 +106,16 @@ def run_import(job_id: uuid.UUID, material: Secret, check_value: str) -> Job:
     job = claim(job_id)
     if job is None:
         raise Conflict("The import is being carried out already.")
-    version, caller = _version(job), scheduler_for(job)
     try:
-        _check_votes(job)
-        backend = backend_of(job.key)
-        brought = backend.import_material(
-            version.id,
-            job.key.spec,
-            material,
-            usage=Usage(job.key.usage),
-            exportable=job.key.exportable,
-        )
-        if brought.check_value != check_value:
-            raise BackendError("The store holds other material than was brought.")
-        prove(backend, brought, job.key)
-        _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(brought))
+        _done(job, work.bring_material(job, material, check_value))
     except KeyServiceError as error:
         _give_up(job, error)
         raise
     return Job.objects.select_related("key", "version").get(pk=job_id)
+
+
+def _done(job: Job, made: work.Made) -> None:
+    _finish(scheduler_for(job), str(job.id), claim=job.claimed_by, made=made)
 
 
 def scheduler_for(job: Job) -> Caller:
@@ -146,168 +123,17 @@ def scheduler_for(job: Job) -> Caller:
     return scheduler(request_id=str(job.id))
 
 
-# --- handlers: what each kind does at the store. No transaction is open here.
-
-
-def _make_version(job: Job, caller: Caller) -> None:
-    """Create and rotate: material under the version's label, a round trip, then it takes over."""
-    _check_votes(job)
-    version, backend = _version(job), backend_of(job.key)
-    if version.condition != Condition.CREATING:
-        raise Conflict("The version is no longer wanted.")  # its key was destroyed meanwhile
-    material = backend.find(version.id) if job.attempts > 1 else None
-    if material is None:
-        material = backend.generate(
-            version.id,
-            job.key.spec,
-            usage=Usage(job.key.usage),
-            exportable=job.key.exportable,
-        )
-    prove(backend, material, job.key)
-    _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(material))
-
-
-def _adopt_import(job: Job, caller: Caller) -> None:
-    """An import whose process died: what it left is taken, or the caller must bring the material again."""
-    _check_votes(job)
-    version, backend = _version(job), backend_of(job.key)
-    material = backend.find(version.id)
-    if material is None:
-        raise BackendError("The material did not arrive; import it again.")
-    if job.approval and material.check_value != job.approval.parameters.get("check_value"):
-        raise BackendError("What arrived is not the material that officers agreed to.")
-    prove(backend, material, job.key)
-    _finish(caller, str(job.id), claim=job.claimed_by, material=material_facts(material))
-
-
-def _destroy(job: Job, caller: Caller) -> None:
-    """Destroy every version's material once the window is over by the database's clock, too."""
-    _check_votes(job)
-    key = job.key
-    if (
-        key.state != KeyState.PENDING_DESTRUCTION
-        or key.destroy_at is None
-        or clock.database_now() < key.destroy_at
-    ):
-        raise Conflict("The key is not waiting for this destruction.")
-    backend = backend_of(key)
-    for version in key.versions.exclude(state__in=GONE):
-        _destroy_material(backend, version)
-    _finish(caller, str(job.id), claim=job.claimed_by)
-
-
-def _destroy_version(job: Job, caller: Caller) -> None:
-    _check_votes(job)
-    version = _version(job)
-    waiting = version.condition == Condition.PENDING_DESTRUCTION and version.destroy_at is not None
-    if not waiting or clock.database_now() < version.destroy_at:  # type: ignore[operator]
-        raise Conflict("The version is not waiting for this destruction.")
-    _destroy_material(backend_of(job.key), version)
-    _finish(caller, str(job.id), claim=job.claimed_by)
-
-
-_HANDLERS: dict[JobKind, Callable[[Job, Caller], None]] = {
-    JobKind.CREATE: _make_version,
-    JobKind.ROTATE: _make_version,
-    JobKind.PREPARE: _make_version,
-    JobKind.IMPORT: _adopt_import,
-    JobKind.DESTROY: _destroy,
-    JobKind.DESTROY_VERSION: _destroy_version,
-}
-
-
-def _version(job: Job) -> KeyVersion:
-    assert job.version is not None
-    return job.version
-
-
-def _destroy_material(backend: Backend, version: KeyVersion) -> None:
-    """Destroy by handle, and by label where a crash left the handle unwritten."""
-    handle = version.handle
-    if not handle:
-        found = backend.find(version.id)
-        handle = found.handle if found else ""
-    if handle:
-        backend.destroy(handle)
-
-
-def _check_votes(job: Job) -> None:
-    """Verify the votes again, here where it is done, not where it was asked for."""
-    action, approval = ACTION_OF[JobKind(job.kind)], job.approval
-    if approval is None:
-        if approvals.rule_for(action, targets.key(str(job.key_id), {})) is not None:
-            raise Conflict("This needs officers' votes now, and has none.")
-        return
-    fault = approvals.votes_fault(approval)
-    if not fault and (approval.action, approval.subject_id) != (action, str(job.key_id)):
-        fault = "they are for something else"
-    if fault:
-        raise Conflict(f"The votes don't hold: {fault}.")
-
-
-def prove(backend: Backend, material: Material, key: Key) -> None:
-    """Prove by a round trip that a key's new material works. Raises BackendError where it doesn't."""
-    check_material(backend, material, key.spec, key.usage, key.algorithm)
-
-
-def material_facts(material: Material) -> dict[str, str]:
-    """Return what the store says of material as plain values; none of it is secret."""
-    public = material.public_key.hex() if material.public_key else ""
-    return {"handle": material.handle, "check_value": material.check_value, "public_key": public}
-
-
 # --- finishing: the result, its entry and the epoch commit together.
 
 
 @gate.change(Action.RUN_JOB, on=targets.job)
-def _finish(change: Change[Job], *, claim: str, material: dict[str, str] | None = None) -> None:
+def _finish(change: Change[Job], *, claim: str, made: dict[str, str] | None = None) -> None:
     """Write a job's result, where the claim still holds."""
     job = Job.objects.select_related("key__classification", "version").get(pk=change.row.pk)
-    key, version = job.key, job.version
     _describe(change, job)
     _end(job, claim, JobState.SUCCEEDED, change.now)
-    if job.kind in MAKES_A_VERSION and version is not None and material is not None:
-        _install(job, version, material, change.now)
-    elif job.kind == JobKind.DESTROY:
-        for each in key.versions.exclude(state__in=GONE):
-            _walk_to_destruction(each, change.now, job.reason)
-        lifecycle.move_key(key, KeyState.DESTROYED)
-        Key.objects.filter(pk=key.pk).update(rotate_at=None)
-    elif version is not None:
-        _walk_to_destruction(version, change.now, job.reason)
-    change.touch("key", key.id)
-
-
-def _install(job: Job, version: KeyVersion, material: dict[str, str], now: datetime) -> None:
-    key = job.key
-    if key.state not in (KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT):
-        raise Conflict("The key is no longer in use.")
-    lifecycle.set_condition(
-        version,
-        None,
-        handle=material["handle"],
-        check_value=material["check_value"],
-        public_key=bytes.fromhex(material["public_key"]) or None,
-    )
-    if not job.activate:
-        return
-    lifecycle.make_primary(version, key.classification, now)
-    if key.state == KeyState.PENDING_IMPORT:
-        lifecycle.move_key(key, KeyState.ENABLED)
-    Key.objects.filter(pk=key.pk).update(rotate_at=lifecycle.rotation_date(key, version))
-
-
-def _walk_to_destruction(version: KeyVersion, now: datetime, reason: str) -> None:
-    """Walk legal edges only: whatever still serves is deactivated first."""
-    if version.state in SERVING:
-        lifecycle.move_version(version, VersionState.DEACTIVATED, now, reason)
-    compromised = version.state == VersionState.COMPROMISED
-    lifecycle.move_version(
-        version,
-        VersionState.DESTROYED_COMPROMISED if compromised else VersionState.DESTROYED,
-        now,
-        reason,
-    )
+    outcomes.settle(job, made, change.now)
+    change.touch("key", job.key_id)
 
 
 @gate.change(Action.RUN_JOB, on=targets.job)
@@ -317,9 +143,7 @@ def _fail(change: Change[Job], *, claim: str, error: str, code: str) -> None:
     _describe(change, job)
     change.outcome, change.why = Outcome.FAILED, code
     _end(job, claim, JobState.FAILED, change.now, error)
-    version = job.version
-    if version is not None and version.condition == Condition.CREATING:
-        lifecycle.move_version(version, VersionState.DESTROYED, change.now, "creation failed")
+    outcomes.fail(job, change.now)
     change.touch("key", job.key_id)
 
 
@@ -340,7 +164,7 @@ def _wait(change: Change[Job], *, claim: str, error: str, code: str) -> None:
 def _describe(change: Change[Job], job: Job) -> None:
     """Make the entry speak of the key, under the action that was asked for."""
     version = job.version
-    change.record_as = ACTION_OF[JobKind(job.kind)]
+    change.record_as = work.ACTION_OF[JobKind(job.kind)]
     change.about = Subject(
         "key", str(job.key_id), job.key.alias, version.number if version else None
     )
@@ -391,17 +215,15 @@ def _give_up(job: Job, error: KeyServiceError) -> None:
     held = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by)
     if not held.update(lease_until=_lease_end()):
         return
-    if job.kind in (JobKind.DESTROY, JobKind.DESTROY_VERSION) and not isinstance(error, Conflict):
+    if job.kind in work.REMOVES and not isinstance(error, Conflict):
         # A destruction that was begun must end: some of the material may be gone already.
         _put_back(job, error)
         return
-    version = job.version
-    if version is not None and version.condition == Condition.CREATING:
-        try:
-            _destroy_material(backend_of(job.key), version)
-        except (BackendUnavailable, Unavailable) as trouble:
-            _put_back(job, trouble)
-            return
+    try:
+        work.take_back(job)
+    except (BackendUnavailable, Unavailable) as trouble:
+        _put_back(job, trouble)
+        return
     _tell(_fail, job, error)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Count, F, Prefetch, Q, QuerySet
 
 from audit.events import Subject
-from keys import approvals, clock, gate, names, stores, targets
+from keys import approvals, clock, due, gate, names, stores, targets
 from keys.actions import Action
 from keys.callers import Caller, Kind
 from keys.errors import Invalid, KeyServiceError, NotFound, Unavailable
@@ -45,7 +45,7 @@ class KeyFilters:
     spec: str = ""
     usage: str = ""
     origin: str = ""
-    condition: str = ""  # overdue, paused, compromised, pending_destruction
+    condition: str = ""  # overdue, paused, compromised, pending_destruction, low_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,6 @@ class Page:
 
     rows: list[Any]
     next: str = ""
-
-
-def keys_due(now: datetime) -> QuerySet[Key]:
-    """Return enabled keys whose rotation is due and not paused."""
-    return Key.objects.filter(
-        state=KeyState.ENABLED, rotate_at__lte=now, classification__rotation_paused=False
-    )
 
 
 def list_keys(
@@ -133,6 +126,7 @@ def _narrowed(keys: QuerySet[Key], f: KeyFilters) -> QuerySet[Key]:
             ).values("key")
         ),
         "pending_destruction": Q(state=KeyState.PENDING_DESTRUCTION),
+        "low_budget": Q(pk__in=due.low_budgets().values("key")),
     }
     return keys.filter(conditions[f.condition]) if f.condition in conditions else keys
 
@@ -306,6 +300,8 @@ class Overview:
     pending_destruction: list[Key]
     compromised: list[KeyVersion]
     suspended: list[KeyVersion]
+    # Primary versions of enabled keys that have little of their message budget left.
+    low_budgets: list[KeyVersion]
     open_requests: int
     open_jobs: int
     failed_jobs: int
@@ -349,6 +345,12 @@ def overview(caller: Caller) -> Overview:
                 state=VersionState.SUSPENDED, primary=True, key__state=KeyState.ENABLED
             )
             .select_related("key")
+            .order_by("key__name")[:10]
+        ),
+        low_budgets=list(
+            due.low_budgets()
+            .filter(key__state=KeyState.ENABLED)
+            .select_related("key", "messages")
             .order_by("key__name")[:10]
         ),
         open_requests=Approval.objects.filter(state="open").count(),

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP = "keys.sweep"
 ROTATE = "keys.rotate"
+PUBLISH = "keys.publish"
 RUN_JOBS = "keys.run_jobs"
 EXECUTE_REQUESTS = "keys.execute_requests"
 

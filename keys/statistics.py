@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 from django.db.models import Count, Q
 
-from keys import clock, gate
+from keys import clock, due, gate
 from keys.actions import Action
 from keys.callers import Caller
 from keys.models import Classification, Key
@@ -60,6 +60,12 @@ def weeks_ahead(caller: Caller, weeks: int = 26) -> list[Week]:
         start = now + timedelta(weeks=number)
         found.append(Week(start.date(), rotations.get(number, 0), destructions.get(number, 0)))
     return found
+
+
+def low_budgets(caller: Caller) -> int:
+    """Return how many enabled keys' primary versions have little of their message budget left."""
+    gate.read(caller, Action.READ_POLICY)
+    return due.low_budgets().filter(key__state=KeyState.ENABLED).count()
 
 
 def _dates(column: str, which: Q, now: datetime, end: datetime) -> dict[int, int]:

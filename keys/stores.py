@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from keys.backends import registry
 from keys.backends.base import Backend
 from keys.errors import Unavailable
@@ -26,3 +28,19 @@ def backend(store: StoreFacts) -> Backend:
 def backend_of(key: Key) -> Backend:
     """Return the backend that holds a key's material."""
     return backend(facts(key.key_store))
+
+
+# --- the house's own: sealed in the material database like software keys, listed nowhere.
+
+WRAPPING_KEYS = uuid.UUID("00000000-0000-4000-8000-000000000011")
+COMPONENTS = uuid.UUID("00000000-0000-4000-8000-000000000012")
+
+
+def wrapping_keys() -> Backend:
+    """Return where the wrapping keys of import tickets are, each under its ticket's id."""
+    return registry.backend_for(WRAPPING_KEYS, "software", {}, "")
+
+
+def components() -> Backend:
+    """Return where the components of open ceremonies are, each under its custodian's id."""
+    return registry.backend_for(COMPONENTS, "software", {}, "")

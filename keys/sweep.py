@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef
 
 from audit import writer
 from keys import approvals, clock, jobs, queries
+from keys import due as dates
 from keys.actions import Action
-from keys.administration import expire_request, rotate_key
+from keys.administration import expire_request, prepare_version, rotate_key
 from keys.administration.votes import staleness
 from keys.errors import KeyServiceError, PendingApproval
-from keys.models import Approval, Heartbeat, Job
+from keys.models import Approval, Heartbeat
 from keys.models.approval import ApprovalState
-from keys.models.job import OPEN_STATES, JobKind
+from keys.models.key import Origin
 from keys.services import scheduler
 
 logger = logging.getLogger(__name__)
@@ -37,30 +38,46 @@ class Due:
     """Ids of what is to be done now."""
 
     rotations: list[uuid.UUID]
+    publications: list[uuid.UUID]
     jobs: list[uuid.UUID]
     requests: list[uuid.UUID]
 
 
 def due(limit: int = 10_000) -> Due:
-    """Return what is due: keys to rotate, jobs to run, approved requests to carry out."""
+    """Return what is due: keys to rotate, next versions to publish, jobs to run, approved requests."""
     by_requester = [action for action in Action if action.row.by_requester]
     approved = Approval.objects.filter(state=ApprovalState.APPROVED).exclude(
         action__in=by_requester
     )
     return Due(
-        rotations_due(limit), jobs.due(limit), list(approved.values_list("id", flat=True)[:limit])
+        rotations_due(limit),
+        publications_due(limit),
+        jobs.due(limit),
+        list(approved.values_list("id", flat=True)[:limit]),
     )
 
 
 def rotations_due(limit: int, among: Collection[uuid.UUID] | None = None) -> list[uuid.UUID]:
-    """Return keys (of those named) whose rotation is due and neither paused, under way, nor waiting for votes."""
-    busy = Job.objects.filter(
-        key=OuterRef("pk"), kind__in=[JobKind.CREATE, JobKind.ROTATE], state__in=OPEN_STATES
-    )
+    """Return keys (of those named) whose rotation is due and neither paused, under way, nor waiting for votes.
+
+    Not those whose material somebody brings: the next one is brought, too.
+    """
+    making = dates.open_makings().filter(key=OuterRef("pk"))
     asked = Approval.objects.filter(
         key=OuterRef("pk"), action=Action.ROTATE_KEY, state__in=approvals.LIVE
     )
-    keys = queries.keys_due(clock.now()).filter(~Exists(busy), ~Exists(asked))
+    keys = dates.keys_to_rotate(clock.now()).filter(
+        ~Exists(making), ~Exists(asked), origin=Origin.GENERATED
+    )
+    if among is not None:
+        keys = keys.filter(pk__in=among)
+    return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
+
+
+def publications_due(limit: int, among: Collection[uuid.UUID] | None = None) -> list[uuid.UUID]:
+    """Return keys (of those named) whose next version is to be made now, ahead of its rotation."""
+    making = dates.open_makings().filter(key=OuterRef("pk"))
+    keys = dates.keys_to_publish(clock.now()).filter(~Exists(making))
     if among is not None:
         keys = keys.filter(pk__in=among)
     return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
@@ -68,17 +85,32 @@ def rotations_due(limit: int, among: Collection[uuid.UUID] | None = None) -> lis
 
 def rotate(keys: Iterable[uuid.UUID]) -> int:
     """Rotate keys that are due; return how many. One that fails is told in its entry and doesn't stop the rest."""
+    return _each(keys, rotations_due, lambda key: rotate_key(scheduler(), key, reason="due"))
+
+
+def publish(keys: Iterable[uuid.UUID]) -> int:
+    """Make the next version of keys for which it is time; return how many. Failures as in rotate()."""
+    return _each(
+        keys, publications_due, lambda key: prepare_version(scheduler(), key, reason="due")
+    )
+
+
+def _each(
+    keys: Iterable[uuid.UUID],
+    still_due: Callable[[int, Collection[uuid.UUID]], list[uuid.UUID]],
+    step: Callable[[str], object],
+) -> int:
     done = 0
     for key in keys:
-        if not queries.keys_due(clock.now()).filter(pk=key).exists():
+        if not still_due(1, [key]):
             continue  # another worker was quicker
         try:
-            rotate_key(scheduler(), str(key), reason="due")
+            step(str(key))
             done += 1
         except PendingApproval:
             continue
         except KeyServiceError as error:
-            logger.warning("A rotation did not succeed: %s", error.code)
+            logger.warning("What was due for a key did not succeed: %s", error.code)
     return done
 
 

@@ -9,7 +9,17 @@ from typing import Any, Generic, TypeVar
 from audit.events import Subject
 from keys import names
 from keys.errors import NotFound
-from keys.models import Approval, Classification, Credential, Grant, Job, Key, KeyStore, Principal
+from keys.models import (
+    Approval,
+    Ceremony,
+    Classification,
+    Credential,
+    Grant,
+    Job,
+    Key,
+    KeyStore,
+    Principal,
+)
 
 # The one way to say so, whether there is none or none that the caller may know of.
 NO_KEY = "There is no such key."
@@ -135,6 +145,13 @@ def grant(reference: str, parameters: Parameters) -> Target[Grant]:
 def approval(reference: str, parameters: Parameters) -> Target[Approval]:
     row = _by_id(Approval, reference, "request")
     return Target(row, "approval", str(row.id), f"{row.action} {row.subject_name}"[:128])
+
+
+def ceremony(reference: str, parameters: Parameters) -> Target[Ceremony]:
+    """Find a ceremony by id; it stands under its key's policy, and entries name it as the key."""
+    row = _by_id(Ceremony, reference, "ceremony")
+    about: Key = row.key
+    return Target(row, "ceremony", str(row.id), about.alias, about.classification, about)
 
 
 def job(reference: str, parameters: Parameters) -> Target[Job]:

@@ -21,6 +21,8 @@ def sweep_all() -> None:
         queue.send(queue.EXECUTE_REQUESTS, chunk)
     for chunk in _chunks(due.rotations):
         queue.send(queue.ROTATE, chunk)
+    for chunk in _chunks(due.publications):
+        queue.send(queue.PUBLISH, chunk)
     for chunk in _chunks(due.jobs):
         queue.send(queue.RUN_JOBS, chunk)
     sweep.tidy()
@@ -31,6 +33,13 @@ def rotate(ids: list[str]) -> None:
     """Rotate those of these keys that are due."""
     wanted = _uuids(ids)[: sweep.CHUNK]
     sweep.rotate(sweep.rotations_due(sweep.CHUNK, among=wanted))
+
+
+@shared_task(name=queue.PUBLISH)
+def publish(ids: list[str]) -> None:
+    """Make the next version of those of these keys for which it is time."""
+    wanted = _uuids(ids)[: sweep.CHUNK]
+    sweep.publish(sweep.publications_due(sweep.CHUNK, among=wanted))
 
 
 @shared_task(name=queue.RUN_JOBS)

@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from keys.algorithms import SPECS
+
 FIRST_KEY_STORE: dict[str, Any] = {
     "name": "software",
     "kind": "software",
     "title": "Software key store",
 }
 
-_EVERY_SPEC = [
+# 128 bits of strength and more (SP 800-57 part 1 rev. 5, table 2): all but RSA-2048.
+_STRONG = sorted(name for name, spec in SPECS.items() if spec.strength >= 128)
+# What lasts for as long as a health record is kept, against quantum computers too where it is public.
+_LASTING = [
     "AES_256",
-    "ECC_NIST_P256",
+    "AES_SIV_512",
     "ECC_NIST_P384",
-    "ECC_NIST_P521",
     "HMAC_256",
     "HMAC_384",
     "HMAC_512",
-    "RSA_2048",
-    "RSA_3072",
-    "RSA_4096",
+    "ML_DSA_65",
+    "ML_DSA_87",
+    "ML_KEM_1024",
+    "ML_KEM_768",
+    "X_WING",
 ]
-# 128 bits of strength and more (SP 800-57 part 1 rev. 5, table 2).
-_STRONG = [spec for spec in _EVERY_SPEC if spec != "RSA_2048"]
 
 CLASSIFICATIONS: list[dict[str, Any]] = [
     {
         "name": "public",
         "title": "Public",
         "description": "Published data. Its keys protect integrity: signatures on what anyone may read.",
-        "allowed_specs": _EVERY_SPEC,
+        "allowed_specs": sorted(SPECS),
         "key_stores": ["software"],
         "rotation_days": 365,
         "originator_days": 730,
@@ -67,7 +71,7 @@ CLASSIFICATIONS: list[dict[str, Any]] = [
         "name": "patient-health",
         "title": "Patient health",
         "description": "Health records and whatever identifies a patient. Two of three officers must agree.",
-        "allowed_specs": ["AES_256", "ECC_NIST_P384", "HMAC_256", "HMAC_512"],
+        "allowed_specs": _LASTING,
         "key_stores": ["software"],
         "rotation_days": 90,
         # Room for a rotation that waits for votes: an overdue key still works.

@@ -12,13 +12,25 @@ from keys.administration.access import (
     revoke_credential,
     revoke_grant,
 )
+from keys.administration.ceremonies import (
+    close_ceremony,
+    confirm_ceremony,
+    enter_component,
+    open_ceremony,
+)
+from keys.administration.exports import Exported, export_key
 from keys.administration.house import (
     check_key_store,
     create_key_store,
     set_up,
     update_key_store,
 )
-from keys.administration.imports import import_key
+from keys.administration.imports import (
+    ImportParameters,
+    delete_material,
+    import_key,
+    import_parameters,
+)
 from keys.administration.keys import (
     cancel_destruction,
     create_key,
@@ -39,16 +51,20 @@ from keys.administration.policies import (
     resume_rotation,
     update_classification,
 )
-from keys.administration.rotation import rotate_key
+from keys.administration.rotation import prepare_version, rotate_key
 from keys.administration.versions import cancel_version_destruction, transition_version
 from keys.administration.votes import execute, expire_request, vote, withdraw_request
 
 __all__ = [
+    "Exported",
+    "ImportParameters",
     "appoint_officer",
     "cancel_destruction",
     "cancel_version_destruction",
     "change_password",
     "check_key_store",
+    "close_ceremony",
+    "confirm_ceremony",
     "create_application",
     "create_classification",
     "create_grant",
@@ -56,14 +72,20 @@ __all__ = [
     "create_key_store",
     "create_person",
     "deactivate_principal",
+    "delete_material",
     "disable_key",
     "dismiss_officer",
     "enable_key",
+    "enter_component",
     "execute",
     "expire_request",
+    "export_key",
     "import_key",
+    "import_parameters",
     "issue_credential",
+    "open_ceremony",
     "pause_rotation",
+    "prepare_version",
     "resume_rotation",
     "revoke_credential",
     "revoke_grant",

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from audit.events import Outcome, Subject
+from keys import lifecycle
 from keys.errors import BackendError
 from keys.gate.changes import Change
 from keys.models import Job, Key, KeyVersion
@@ -21,6 +22,7 @@ def intend(
     *,
     activate: bool = True,
     originated_at: datetime | None = None,
+    material_expires_at: datetime | None = None,
 ) -> Job:
     """Write the intent: the next version, not yet there, and the job that will make it."""
     last = key.versions.order_by("-number").first()
@@ -31,6 +33,7 @@ def intend(
         state=VersionState.PRE_ACTIVE,
         condition=Condition.CREATING,
         originated_at=originated_at,
+        material_expires_at=material_expires_at,
         created_at=change.now,
         created_by_id=change.caller.principal_id,
     )
@@ -38,6 +41,26 @@ def intend(
     change.about = Subject("key", str(key.id), key.alias, version.number)
     change.touch("key", key.id)
     return add_job(change, key, kind, version=version, activate=activate)
+
+
+def intend_return(
+    change: Change[Any], key: Key, version: KeyVersion, material_expires_at: datetime | None
+) -> Job:
+    """Write the intent to bring a version's own material back; its state stays what it is."""
+    KeyVersion.objects.filter(pk=version.pk).update(material_expires_at=material_expires_at)
+    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.touch("key", key.id)
+    change.outcome = Outcome.STARTED
+    return add_job(change, key, JobKind.IMPORT, version=version, activate=False)
+
+
+def intend_removal(change: Change[Any], key: Key, version: KeyVersion) -> Job:
+    """Refuse every use of a version's imported material from now on; the job removes it at the store."""
+    lifecycle.set_condition(version, Condition.UNAVAILABLE)
+    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.touch("key", key.id)
+    change.outcome = Outcome.STARTED
+    return add_job(change, key, JobKind.REMOVE_MATERIAL, version=version, activate=False)
 
 
 def add_job(

@@ -189,7 +189,7 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
     if key.state != KeyState.PENDING_DESTRUCTION:
         raise StateForbids("The key is not waiting for destruction.")
     jobs.cancel(key, JobKind.DESTROY, 0, change.now)
-    waits = key.origin == Origin.IMPORTED and not key.versions.exclude(handle="").exists()
+    waits = key.origin == Origin.IMPORTED and not key.versions.exclude(check_value="").exists()
     lifecycle.move_key(key, KeyState.PENDING_IMPORT if waits else KeyState.DISABLED)
     change.touch("key", key.id)
     return key

@@ -76,7 +76,9 @@ def cancel_version_destruction(change: Change[Key], *, number: int, reason: str 
     if version.condition != Condition.PENDING_DESTRUCTION:
         raise StateForbids("The version is not waiting for destruction.")
     jobs.cancel(change.row, JobKind.DESTROY_VERSION, version.number, change.now)
-    lifecycle.set_condition(version, None, destroy_at=None)
+    # Imported material that was removed meanwhile, or before, is not back.
+    gone = bool(version.check_value) and not version.handle
+    lifecycle.set_condition(version, Condition.UNAVAILABLE if gone else None, destroy_at=None)
     change.touch("key", change.row.id)
     return version
 

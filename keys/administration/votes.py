@@ -148,6 +148,8 @@ def function_for(action: Action) -> Callable[..., Any]:
         Action.ENABLE_KEY: a.enable_key,
         Action.ROTATE_KEY: a.rotate_key,
         Action.IMPORT_KEY: a.import_key,
+        Action.DELETE_MATERIAL: a.delete_material,
+        Action.EXPORT_KEY: a.export_key,
         Action.SCHEDULE_DESTRUCTION: a.schedule_destruction,
         Action.CANCEL_DESTRUCTION: a.cancel_destruction,
         Action.ACTIVATE_VERSION: a.transition_version,

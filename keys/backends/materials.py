@@ -1,4 +1,4 @@
-"""What all backends say alike about material: check values, strict imports, verification."""
+"""What all backends say alike about material: check values, strict imports, public keys' own work."""
 
 from __future__ import annotations
 
@@ -6,19 +6,41 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from keys.algorithms import ALGORITHMS, SPECS, Algorithm, Family, KeySpec
+from keys.backends.software import kem, pairs, signatures
+from keys.backends.software.pairs import CURVES, PrivateKey, PublicKey, private_der, public_der
+from keys.backends.software.signatures import HASHES, check_message
 from keys.errors import Invalid, Unsupported
 from keys.secret import Secret
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+__all__ = [
+    "CHECK_BLOCK",
+    "CHECK_BYTES",
+    "CHECK_TEXT",
+    "CURVES",
+    "HASHES",
+    "PrivateKey",
+    "PublicKey",
+    "agreed",
+    "algorithm_for",
+    "check_message",
+    "check_value",
+    "check_value_of_public_key",
+    "check_value_of_secret",
+    "encapsulate",
+    "imported_private_key",
+    "imported_secret",
+    "load_public_key",
+    "new_pair",
+    "private_der",
+    "public_der",
+    "spec_named",
+    "verify_signature",
+]
 
 CHECK_BYTES = 8
 # What a check value is computed over. For AES it is the *decryption* of one block: an HSM computes
@@ -27,16 +49,8 @@ CHECK_BYTES = 8
 CHECK_BLOCK = b"kms-console:chk\x01"
 CHECK_TEXT = b"kms-console check value"
 
-HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
-CURVES: dict[str, ec.EllipticCurve] = {
-    "secp256r1": ec.SECP256R1(),
-    "secp384r1": ec.SECP384R1(),
-    "secp521r1": ec.SECP521R1(),
-}
+# Backends verify with these from a public key alone.
+verify_signature = signatures.verify
 
 
 def spec_named(name: str) -> KeySpec:
@@ -59,11 +73,15 @@ def algorithm_for(offers: Mapping[str, tuple[str, ...]], spec: KeySpec, name: st
 
 
 def check_value_of_secret(spec: KeySpec, material: bytes) -> str:
-    """Return the check value of AES or HMAC material, 8 bytes in hex; the same everywhere."""
+    """Return the check value of a secret, 8 bytes in hex; the same everywhere.
+
+    AES: the decryption of CHECK_BLOCK. HMAC: the MAC of CHECK_TEXT with the spec's own hash. AES-SIV
+    and XChaCha20: HMAC-SHA-256 of CHECK_TEXT under the material.
+    """
     if spec.family is Family.AES:
-        block_cipher = Cipher(AES256(material), ECB()).decryptor()  # noqa: S305 one block
+        block_cipher = Cipher(AES(material), ECB()).decryptor()  # noqa: S305 one block
         return block_cipher.update(CHECK_BLOCK)[:CHECK_BYTES].hex()
-    digest = f"sha{spec.bits}"
+    digest = f"sha{spec.bits}" if spec.family is Family.HMAC else "sha256"
     return hmac.digest(material, CHECK_TEXT, digest)[:CHECK_BYTES].hex()
 
 
@@ -72,97 +90,31 @@ def check_value_of_public_key(public_key: bytes) -> str:
     return hashlib.sha256(public_key).digest()[:CHECK_BYTES].hex()
 
 
-def public_der(key: PrivateKey | PublicKey) -> bytes:
-    """Return DER SubjectPublicKeyInfo."""
-    public = (
-        key.public_key() if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) else key
-    )
-    return public.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-
-
-def private_der(key: PrivateKey) -> bytes:
-    """Return DER PKCS#8, not encrypted: for sealing only."""
-    return key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def imported_secret(spec: KeySpec, material: Secret) -> bytes:
-    """Return the raw bytes of an AES or HMAC import. Raises Invalid for a wrong length."""
+    """Return the raw bytes of a secret that is imported. Raises Invalid for what is no such key."""
     if len(material) * 8 != spec.bits:
         raise Invalid(f"{spec.label} material has {spec.bits // 8} bytes, not {len(material)}.")
     raw = material.reveal()
     if not any(raw):
         raise Invalid("The material is all zeros, which is no key.")
+    half = len(raw) // 2
+    if spec.family is Family.AES_SIV and hmac.compare_digest(raw[:half], raw[half:]):
+        # RFC 5297, 2.2: two independent keys.
+        raise Invalid("The two halves of AES-SIV material are two keys, and must differ.")
     return raw
 
 
 def imported_private_key(spec: KeySpec, material: Secret) -> PrivateKey:
     """Return the validated private key of an import. Raises Invalid where it isn't one of `spec`."""
-    try:
-        key = serialization.load_der_private_key(material.reveal(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # The library's message could quote the input.
-        raise Invalid(
-            "The material is not a valid private key in PKCS#8 DER, unencrypted."
-        ) from None
-    if spec.family is Family.RSA and isinstance(key, rsa.RSAPrivateKey):
-        if key.key_size != spec.bits:
-            raise Invalid(f"{spec.name} needs a modulus of {spec.bits} bits, not {key.key_size}.")
-        # FIPS 186-5, A.1.1: an odd exponent above 2^16 and below 2^256.
-        if not 2**16 < key.public_key().public_numbers().e < 2**256:
-            raise Invalid("The RSA public exponent must be above 65536 and below 2^256.")
-        return key
-    if spec.family is Family.EC and isinstance(key, ec.EllipticCurvePrivateKey):
-        if key.curve.name != spec.curve:
-            raise Invalid(f"{spec.name} needs the curve {spec.curve}, not {key.curve.name}.")
-        return key
-    raise Invalid(f"The material is not a private key of the kind {spec.name} names.")
+    return pairs.imported(spec, material)
 
 
-def load_public_key(public_key: bytes) -> PublicKey:
-    """Return a public key from our own DER SubjectPublicKeyInfo."""
-    key = serialization.load_der_public_key(public_key)
-    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
-    return key
+def load_public_key(public_key: bytes, spec: KeySpec | None = None) -> PublicKey:
+    """Return a public key from DER SubjectPublicKeyInfo. Raises Invalid.
 
-
-def check_digest_length(algorithm: Algorithm, digest: bytes) -> None:
-    """Raise Invalid where a prehashed message can't be the algorithm's digest."""
-    size = HASHES[algorithm.digest].digest_size
-    if len(digest) != size:
-        raise Invalid(f"A digest for {algorithm.name} has {size} bytes, not {len(digest)}.")
-
-
-def rsa_padding(algorithm: Algorithm) -> padding.AsymmetricPadding:
-    """Return the padding; PSS with a salt of the digest's length (FIPS 186-5, 5.4)."""
-    if algorithm.name.startswith("RSA_PSS"):
-        return padding.PSS(padding.MGF1(HASHES[algorithm.digest]), padding.PSS.DIGEST_LENGTH)
-    return padding.PKCS1v15()
-
-
-def hash_for(algorithm: Algorithm, prehashed: bool) -> hashes.HashAlgorithm | utils.Prehashed:
-    """Return what pyca/cryptography wants for a message or for its digest."""
-    digest = HASHES[algorithm.digest]
-    return utils.Prehashed(digest) if prehashed else digest
-
-
-def verify_signature(
-    key: PublicKey, algorithm: Algorithm, message: bytes, signature: bytes, prehashed: bool
-) -> bool:
-    """Whether `signature` (ECDSA: DER) is valid. Raises Invalid for a digest of a wrong length."""
-    if prehashed:
-        check_digest_length(algorithm, message)
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, message, rsa_padding(algorithm), hash_for(algorithm, prehashed))
-        else:
-            key.verify(signature, message, ec.ECDSA(hash_for(algorithm, prehashed)))
-    except InvalidSignature:
-        return False
-    return True
+    Keys of SLH-DSA, ML-KEM-512 and X-Wing are only known where `spec` names them.
+    """
+    return pairs.load_public(public_key, spec)
 
 
 def check_value(spec: KeySpec, material: Secret) -> str:
@@ -170,3 +122,25 @@ def check_value(spec: KeySpec, material: Secret) -> str:
     if spec.asymmetric:
         return check_value_of_public_key(public_der(imported_private_key(spec, material)))
     return check_value_of_secret(spec, imported_secret(spec, material))
+
+
+def new_pair(spec: KeySpec) -> tuple[Secret, bytes]:
+    """Return a fresh pair: PKCS#8 DER, unencrypted, and DER SubjectPublicKeyInfo.
+
+    Raises Unsupported where a library for it is missing.
+    """
+    key = pairs.generate(spec)
+    return Secret(private_der(key)), public_der(key)
+
+
+def agreed(spec: KeySpec, private: Secret, peer: bytes) -> bytes:
+    """Return the raw ECDH secret of a PKCS#8 private key and a peer's SubjectPublicKeyInfo.
+
+    Raises Invalid for a peer that is no good (Backend.agree).
+    """
+    return kem.agree(spec, pairs.load_private(spec, private), peer)
+
+
+def encapsulate(spec: KeySpec, public_key: bytes) -> tuple[bytes, bytes]:
+    """Return a fresh shared secret of 32 bytes, and its ciphertext. Raises Invalid, Unsupported."""
+    return kem.encapsulate(spec, public_key)

@@ -35,8 +35,8 @@ R = TypeVar("R")
 
 # How often a use is decided again because something it rests on changed meanwhile.
 TRIES = 8
-# How many items of a batch an event loop computes itself.
-LOOP_ITEMS = 64
+# How many items of a batch an event loop computes itself: some milliseconds for the slowest inline key.
+LOOP_ITEMS = 16
 _threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="use")
 
 
@@ -98,40 +98,52 @@ class Operation(Generic[P, R]):
     ) -> _Attempt[R]:
         """Decide and compute. Raises Miss or Offload on a loop, Unavailable without a database."""
         epoch, use = _decided_on(caller, self.action, reference, on_loop)
-        with _Ending(use, reference) as ending:
+        ending: _Ending[R] = _Ending(use, reference)
+        with ending:
             use.context = _context(kwargs)
             admit(use, reference)
+            _check_context(kwargs)
             ending.result = self._compute(use, *args, **kwargs)
         return ending.attempt(epoch)
 
     def _attempt_batch(
         self, caller: Caller, reference: str, items: Sequence[Item], on_loop: bool
     ) -> _Attempt[Batch[R]]:
-        """Decide once, compute each. A grant that asks for a context is asked of each item's own."""
+        """Decide once, compute each. A grant that asks for a context is asked of each item's own.
+
+        An error outside our hierarchy ends the batch: it is our fault, and no item's.
+        """
         epoch, use = _decided_on(caller, self.action, reference, on_loop)
-        with _Ending(use, reference) as ending:
-            _check_count(items)
-            use.context = _safe_context(items[0].kwargs)
+        use.facts["items"] = len(items)
+        ending: _Ending[Batch[R]] = _Ending(use, reference)
+        with ending:
+            use.context = _context(items[0].kwargs) if items else {}
             decision = admit(use, reference, by_context=True)
-            done = [self._one(use, item, decision, reference) for item in items]
-            ending.result = _gathered(use, done)
+            _check_count(items)
+            ended = [self._one(use, item, decision, reference) for item in items]
+            ending.result = batches.gathered(use, ended)
         attempt = ending.attempt(epoch)
         if attempt.result is not None:
             attempt.result = replace(attempt.result, entry=attempt.events[0].uuid)
         return attempt
 
-    def _one(self, use: Use, item: Item, decision: policy.Decision, reference: str) -> Done[R]:
-        use.number, use.evidence = None, b""
+    def _one(
+        self, whole: Use, item: Item, decision: policy.Decision, reference: str
+    ) -> tuple[Use, Done[R]]:
+        """Compute one item as a use of its own, so that it leaves nothing behind in the next one."""
+        use = whole.another(_context(item.kwargs))
+        result: R | None = None
+        error: KeyServiceError | None = None
         try:
-            use.context = _context(item.kwargs)
             if decision.conditional:
                 admit(use, reference)
+            _check_context(item.kwargs)
             result = self._compute(use, *item.args, **item.kwargs)
         except Refused as refused:
-            return Done(None, refused.error, use.number, use.evidence)
-        except KeyServiceError as error:
-            return Done(None, error, use.number, use.evidence)
-        return Done(result, None, use.number, use.evidence)
+            error = refused.error
+        except KeyServiceError as problem:
+            error = problem
+        return use, Done(result, error, use.number, use.evidence)
 
 
 def _perform(attempt_once: _Try[R]) -> R:
@@ -191,8 +203,8 @@ class _Ending(Generic[R]):
         self.result: R | None = None
         self._error: Exception | None = None
 
-    def __enter__(self) -> _Ending[R]:
-        return self
+    def __enter__(self) -> None:
+        return None
 
     def __exit__(self, kind: object, raised: BaseException | None, traceback: object) -> bool:
         if raised is None:
@@ -214,10 +226,8 @@ class _Ending(Generic[R]):
 
     def _event(self, use: Use, reference: str) -> Event:
         outcome, reason = self._outcome, self._reason
-        if outcome is Outcome.SUCCESS and use.facts.get("failed"):
-            whole = use.facts["failed"] == use.facts["items"]
-            outcome = Outcome.FAILED if whole else outcome
-            reason = batches.ALL_FAILED if whole else batches.SOME_FAILED
+        if outcome is Outcome.SUCCESS and "items_root" in use.facts:
+            outcome, reason = batches.outcome_of(use)
         return record.event(
             use.caller,
             use.action,
@@ -229,16 +239,16 @@ class _Ending(Generic[R]):
 
 
 def _context(kwargs: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the context that an operation is asked with. Raises Invalid where it is no object."""
-    given = kwargs.get("context") or {}
-    if not isinstance(given, Mapping):
-        raise Invalid("The context must be an object of text pairs.", field="context")
-    return given
-
-
-def _safe_context(kwargs: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the context that an operation is asked with; empty where it is no object."""
     given = kwargs.get("context")
     return given if isinstance(given, Mapping) else {}
+
+
+def _check_context(kwargs: Mapping[str, Any]) -> None:
+    """Raise Invalid where the context is no object: after the decision, since whoever was refused is told that."""
+    given = kwargs.get("context")
+    if given and not isinstance(given, Mapping):
+        raise Invalid("The context must be an object of text pairs.", field="context")
 
 
 def _check_count(items: Sequence[Item]) -> None:
@@ -246,18 +256,6 @@ def _check_count(items: Sequence[Item]) -> None:
         raise Invalid("A batch has at least one item.", field="items")
     if len(items) > settings.BATCH_LIMIT:
         raise TooLarge(f"A batch has at most {settings.BATCH_LIMIT} items.", field="items")
-
-
-def _gathered(use: Use, done: Sequence[Done[R]]) -> Batch[R]:
-    """Return the batch, and leave in the entry what it says of it: counts, versions, the root."""
-    root = batches.root_of(done)
-    failed = sum(one.error is not None for one in done)
-    versions = sorted({one.version for one in done if one.version})
-    use.facts |= {"items": len(done), "failed": failed, "items_root": root}
-    use.number = versions[0] if len(versions) == 1 else None
-    if len(versions) > 1:
-        use.facts["versions"] = versions
-    return Batch("", root, tuple(done))
 
 
 def use(action: Action) -> Callable[[Callable[Concatenate[Use, P], R]], Operation[P, R]]:

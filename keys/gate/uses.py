@@ -17,6 +17,7 @@ from keys.backends.base import Backend
 from keys.callers import Caller
 from keys.errors import (
     Denied,
+    Invalid,
     KeyServiceError,
     NotFound,
     StateForbids,
@@ -96,6 +97,8 @@ class Use:
 
         Raises as the gate itself does for the first key.
         """
+        if not isinstance(reference, str):
+            raise Invalid("A key is named by text: its id or its alias.", field="to")
         other = self.others.get((reference, action))
         if other is None:
             try:
@@ -107,6 +110,12 @@ class Use:
         other.context = context
         admit(other, reference)
         return other
+
+    def another(self, context: Mapping[str, str]) -> Use:
+        """Return a use by the same caller of the same key, decided on at the same moment."""
+        return Use(
+            self.caller, self.action, self.key, context, self.now, self.on_loop, self.standing
+        )
 
     def backend(self, version: VersionFacts | None = None) -> Backend:
         """Return the key's store. Raises Unavailable where it is switched off."""

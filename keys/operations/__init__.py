@@ -5,6 +5,7 @@ Call one as `encrypt(caller, key, plaintext, context=â€¦)`, await `encrypt.aio(â
 hand many items to `encrypt.batch(caller, key, items)`.
 """
 
+from keys.gate import Batch, Item
 from keys.operations.agree import (
     DerivedKey,
     Encapsulated,
@@ -17,6 +18,7 @@ from keys.operations.agree import (
     unwrap_key,
     wrap_key,
 )
+from keys.operations.certificates import CertificateRequest, certificate_request
 from keys.operations.crypt import (
     DataKey,
     DataKeyPair,
@@ -32,17 +34,21 @@ from keys.operations.crypt import (
     re_encrypt,
 )
 from keys.operations.parts import Served, SharedSecret, Verified
-from keys.operations.public import RANDOM_LIMIT, PublicKey, public_key, random
+from keys.operations.public import RANDOM_LIMIT, KeySet, PublicKey, key_set, public_key, random
 from keys.operations.sign import Maced, Signed, mac, sign, verify, verify_mac
 
 __all__ = [
     "RANDOM_LIMIT",
+    "Batch",
+    "CertificateRequest",
     "DataKey",
     "DataKeyPair",
     "Decrypted",
     "DerivedKey",
     "Encapsulated",
     "Encrypted",
+    "Item",
+    "KeySet",
     "Maced",
     "PublicKey",
     "ReEncrypted",
@@ -52,6 +58,7 @@ __all__ = [
     "Unwrapped",
     "Verified",
     "Wrapped",
+    "certificate_request",
     "decapsulate",
     "decrypt",
     "derive_key",
@@ -62,6 +69,7 @@ __all__ = [
     "generate_data_key_pair",
     "generate_data_key_pair_without_plaintext",
     "generate_data_key_without_plaintext",
+    "key_set",
     "mac",
     "public_key",
     "random",

@@ -18,6 +18,7 @@ from keys import queries_audit
 from keys.actions import ACTIONS
 from keys.callers import Caller, Door
 from keys.errors import Invalid
+from kms_console.web import facts
 from kms_console.web.doors import page
 from kms_console.web.forms import HouseForm
 from kms_console.web.wording import label
@@ -118,8 +119,7 @@ def audit_entry(request: HttpRequest, caller: Caller, index: int) -> HttpRespons
     context = {
         "entry": entry,
         "body": json.dumps(body, indent=2, ensure_ascii=False),
-        "facts": body["facts"],
-        "diffs": body["facts"].get("diffs"),
+        "facts": facts.rows(body["facts"]),
         "approvals": body["approvals"],
         "leaf_hash": bytes(entry.leaf_hash).hex(),
         "proof": queries_audit.prove_entry(caller, index) if proved else None,

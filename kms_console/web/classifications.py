@@ -14,11 +14,12 @@ from django.views.decorators.http import require_http_methods, require_safe
 from keys import administration as a
 from keys import approvals, queries
 from keys.actions import Action
-from keys.algorithms import SPEC_CHOICES
+from keys.algorithms import SPECS
 from keys.backends.base import Protection
 from keys.callers import Caller
 from keys.models import Classification, KeyStore
 from keys.queries import KeyFilters
+from kms_console.web import specs
 from kms_console.web.doors import confirm, handle, may, offer, page
 from kms_console.web.forms import HouseForm, reason_field
 from kms_console.web.verbs import Verb
@@ -75,7 +76,7 @@ class ClassificationForm(HouseForm):
         widget=forms.Textarea(attrs={"rows": 2}),
     )
     allowed_specs = forms.MultipleChoiceField(
-        label="Key types it allows", choices=SPEC_CHOICES, widget=forms.CheckboxSelectMultiple
+        label="Key types it allows", choices=specs.choices(SPECS), widget=forms.CheckboxSelectMultiple
     )
     key_stores = forms.MultipleChoiceField(
         label="Key stores it allows", widget=forms.CheckboxSelectMultiple
@@ -123,6 +124,12 @@ class ClassificationForm(HouseForm):
     )
     suspended_decrypts = forms.BooleanField(
         label="A suspended version still decrypts and verifies", required=False
+    )
+    allows_export = forms.BooleanField(
+        label="Keys may be made exportable",
+        required=False,
+        help_text="Material of such a key can leave, wrapped for a recipient. That always takes votes: "
+        "without a quorum above, nothing is exported.",
     )
 
     def __init__(self, stores: list[KeyStore], *args: Any, **kwargs: Any) -> None:
@@ -188,7 +195,7 @@ def classification_edit(request: HttpRequest, caller: Caller, reference: str) ->
 def _present(row: Classification) -> dict[str, Any]:
     columns = (
         "title description minimum_protection rotation_days originator_days recipient_days "
-        "destruction_days quorum_m quorum_n suspended_decrypts"
+        "destruction_days quorum_m quorum_n suspended_decrypts allows_export"
     )
     present = {name: getattr(row, name) for name in columns.split()}
     present["allowed_specs"] = sorted(row.allowed_specs)

@@ -1,4 +1,4 @@
-"""Keys: the list, a key's page, creating, editing, importing."""
+"""Keys: the list, a key's page, its description, its verbs. Creating one is in key_creation.py."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from audit.search import Filters
 from keys import administration as a
-from keys import clock, queries, queries_audit
+from keys import clock, counters, queries, queries_audit, queries_ceremonies
 from keys.actions import Action
-from keys.algorithms import SPEC_CHOICES, SPECS, Usage
+from keys.algorithms import ALGORITHMS, SPECS
 from keys.callers import Caller
-from keys.errors import Invalid, NotFound
-from keys.models import Approval, Classification, Key
+from keys.counters import Budget
+from keys.errors import NotFound
+from keys.models import Approval, Key, KeyVersion
+from keys.models.imports import CeremonyState
 from keys.models.key import Origin
 from keys.queries import KeyFilters
-from keys.states import KeyState, VersionState
-from kms_console.web import verbs
+from keys.states import GONE, Condition, KeyState, VersionState
+from kms_console.web import examples, specs, verbs
 from kms_console.web.doors import confirm, given, handle, may, offer, page
 from kms_console.web.forms import HouseForm, PairsField
+from kms_console.web.public_keys import certifiable
 from kms_console.web.wording import label
 
 CONDITIONS = {
@@ -32,6 +35,7 @@ CONDITIONS = {
     "paused": "Rotation paused",
     "compromised": "With a compromised version",
     "pending_destruction": "Pending destruction",
+    "low_budget": "Little message budget left",
 }
 
 
@@ -48,7 +52,7 @@ def key_list(request: HttpRequest, caller: Caller) -> HttpResponse:
         "classifications": queries.list_classifications(caller),
         "key_stores": queries.list_key_stores(caller),
         "states": [(state.value, label("key_state", state.value)) for state in KeyState],
-        "specs": SPEC_CHOICES,
+        "specs": specs.choices(SPECS),
         "origins": Origin.choices,
         "conditions": CONDITIONS.items(),
         "now": clock.now(),
@@ -73,21 +77,60 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         if reads_audit
         else []
     )
+    primary = next((row for row in versions if row.primary), None)
+    held = queries_ceremonies.ceremonies(caller, key)[:5]
     context = {
         "key": key,
         "versions": [(row, verbs.for_version(caller, key, row)) for row in versions],
         "verbs": verbs.for_key(caller, key),
-        "primary": next((row for row in versions if row.primary), None),
+        "primary": primary,
         "compromised": [row for row in versions if row.state == VersionState.COMPROMISED],
         "grants": queries.list_grants(caller, key=key, limit=20).rows,
         "requests": _live_requests(caller, key),
         "jobs": queries.list_jobs(caller, key=key, limit=6).rows,
         "entries": entries,
-        "curl": _curl(request, key),
+        "curl": examples.curl(key, request.build_absolute_uri("/").rstrip("/")),
+        "curl_about": examples.about(key),
         "now": clock.now(),
         "importable": key.state == KeyState.PENDING_IMPORT and may(caller, Action.IMPORT_KEY),
+        "unavailable": [row for row in versions if _unavailable(row)],
+        "pair": SPECS[key.spec].asymmetric,
+        "budget": budget(primary, key),
+        "published": [row for row in versions if row.public_key and _gives_away(key, row)][:10],
+        "leaving": [row for row in versions if _may_leave(caller, key, row)],
+        "jwks": request.build_absolute_uri(reverse("rest:jwks", args=[key.alias])),
+        "ceremonies": held,
+        "past_ceremonies": [row for row in held if row.state != CeremonyState.OPEN],
+        "certifiable": certifiable(key) and may(caller, Action.CERTIFICATE_REQUEST),
     }
     return render(request, "keys/page.html", context)
+
+
+def _unavailable(version: KeyVersion) -> bool:
+    """Whether a version's material is not there, or not any more, though the version is."""
+    if version.state in GONE:
+        return False
+    ended = version.material_expires_at is not None and version.material_expires_at <= clock.now()
+    return version.condition == Condition.UNAVAILABLE or (ended and not version.condition)
+
+
+def _gives_away(key: Key, version: KeyVersion) -> bool:
+    """Whether a version's public key can be had now: the gate refuses it otherwise."""
+    allowed = (VersionState.ACTIVE, VersionState.DEACTIVATED)
+    return key.state == KeyState.ENABLED and version.state in allowed and not version.condition
+
+
+def _may_leave(caller: Caller, key: Key, version: KeyVersion) -> bool:
+    """Whether a version's material is there to be exported, and this person may ask for it."""
+    kept = version.state not in (*GONE, VersionState.COMPROMISED) and not version.condition
+    return key.exportable and kept and may(caller, Action.EXPORT_KEY)
+
+
+def budget(version: KeyVersion | None, key: Key) -> Budget | None:
+    """Return how much of a version's message budget is handed out; None where it needs none."""
+    if version is None or key.algorithm not in ALGORITHMS:
+        return None
+    return counters.budget(version.id, key.algorithm)
 
 
 def _live_requests(caller: Caller, key: Key) -> list[Approval]:
@@ -97,121 +140,7 @@ def _live_requests(caller: Caller, key: Key) -> list[Approval]:
     return rows
 
 
-def _curl(request: HttpRequest, key: Key) -> str:
-    """Return a command that uses the key, for who has a token and a grant."""
-    operation, body = {
-        Usage.ENCRYPT_DECRYPT.value: ("encrypt", '{"plaintext": "aGVsbG8="}'),
-        Usage.SIGN_VERIFY.value: ("sign", '{"message": "aGVsbG8="}'),
-        Usage.GENERATE_VERIFY_MAC.value: ("mac", '{"message": "aGVsbG8="}'),
-    }[key.usage]
-    address = request.build_absolute_uri(f"/api/v1/keys/{key.alias}/{operation}")
-    return (
-        f"curl {address} \\\n"
-        '  -H "Authorization: Bearer $KMS_TOKEN" \\\n'
-        '  -H "Content-Type: application/json" \\\n'
-        f"  -d '{body}'"
-    )
-
-
-# --- creating
-
-
-class KeyForm(HouseForm):
-    name = forms.CharField(
-        label="Name", max_length=128, help_text="What people call it: Invoices 2027."
-    )
-    alias = forms.CharField(
-        label="Alias",
-        max_length=128,
-        required=False,
-        help_text="What programs call it, for ever. Empty: made from the name.",
-        widget=forms.TextInput(attrs={"class": "mono", "spellcheck": "false"}),
-    )
-    spec = forms.ChoiceField(label="Key type")
-    key_store = forms.ChoiceField(label="Key store")
-    origin = forms.ChoiceField(
-        label="Material",
-        choices=[
-            ("generated", "Generate it in the key store"),
-            ("imported", "Import my own afterwards"),
-        ],
-        widget=forms.RadioSelect,
-        initial="generated",
-    )
-    rotation_days = forms.IntegerField(
-        label="Rotate every (days)", required=False, min_value=1, max_value=3650
-    )
-    description = forms.CharField(
-        label="Description",
-        max_length=500,
-        required=False,
-        widget=forms.Textarea(attrs={"rows": 2}),
-    )
-    owner = forms.CharField(
-        label="Owner", max_length=128, required=False, help_text="The team or person to ask."
-    )
-    labels = PairsField(label="Labels", required=False, help_text="One name=value a line.")
-
-    def __init__(self, classification: Classification, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        spec, store, days = (
-            self.fields["spec"],
-            self.fields["key_store"],
-            self.fields["rotation_days"],
-        )
-        spec.choices = _spec_choices(classification)  # type: ignore[attr-defined]
-        store.choices = [  # type: ignore[attr-defined]
-            (row.name, f"{row.title} ({label_of(row.protection)})")
-            for row in classification.key_stores.all()
-            if row.enabled
-        ]
-        days.help_text = (
-            f"Empty: every {classification.rotation_days} days, as the classification asks. "
-            "It can be more often, not less."
-        )
-
-
-def label_of(protection: str) -> str:
-    return "HSM" if protection == "hsm" else protection
-
-
-def _spec_choices(classification: Classification) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the specs that a classification allows, by what they are for."""
-    return [
-        (
-            usage.label,
-            [(name, SPECS[name].label) for name in classification.allowed_specs
-             if name in SPECS and SPECS[name].usage is usage],
-        )
-        for usage in Usage
-        if any(name in SPECS and SPECS[name].usage is usage for name in classification.allowed_specs)
-    ]  # fmt: skip
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-@page
-def key_create(request: HttpRequest, caller: Caller) -> HttpResponse:
-    """First the classification, then what it allows."""
-    offer(request, caller, Action.CREATE_KEY)
-    chosen = request.GET.get("classification", "")[:128]
-    if not chosen:
-        if request.method == "POST":
-            raise Invalid("Choose a classification first.")
-        rows = queries.list_classifications(caller)
-        return render(request, "keys/choose.html", {"classifications": rows})
-    classification = queries.find_classification(caller, chosen)
-    form = KeyForm(classification, request.POST if request.method == "POST" else None)
-
-    def create(values: dict[str, Any]) -> HttpResponse:
-        key = a.create_key(caller, classification.name, **values)
-        waits = key.state == KeyState.PENDING_IMPORT
-        messages.success(
-            request,
-            "The key waits for its material: import it now." if waits else "The key is created.",
-        )
-        return redirect("web:key", reference=key.alias)
-
-    return handle(request, form, create, "keys/create.html", {"classification": classification})
+# --- describing
 
 
 class KeyDetailsForm(HouseForm):
@@ -283,8 +212,8 @@ def version_verb(
         raise NotFound(f"The key {key.alias} has no version {number}.")
 
     def do(values: dict[str, Any]) -> None:
-        if row.to is None:
-            a.cancel_version_destruction(caller, key.alias, number=number, **values)
+        if row.do is not None:
+            row.do(caller, key.alias, number=number, **values)
         else:
             to = verbs.target_state(verb, version)
             a.transition_version(caller, key.alias, number=number, to=to.value, **given(values))

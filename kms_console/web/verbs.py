@@ -13,7 +13,8 @@ from keys import administration as a
 from keys.actions import Action
 from keys.callers import Caller
 from keys.models import Key, KeyVersion
-from keys.states import VERSION_EDGES, Condition, KeyState, VersionState
+from keys.models.key import Origin
+from keys.states import GONE, VERSION_EDGES, Condition, KeyState, VersionState
 from kms_console.web.forms import DestroyForm, HouseForm, ReasonForm
 
 
@@ -41,8 +42,9 @@ class KeyVerb:
 @dataclass(frozen=True, slots=True)
 class VersionVerb:
     verb: Verb
-    to: VersionState | None  # None: it only takes a scheduled destruction back
+    to: VersionState | None  # None: it changes no state, and `do` does it
     explanation: str
+    do: Callable[..., Any] | None = None
 
 
 _K, _V = KeyState, VersionState
@@ -58,6 +60,19 @@ KEY_VERBS: dict[str, KeyVerb] = {
             "A new version is made and takes over at once. What the present version protected can "
             "still be decrypted and verified until its period ends.",
             a.rotate_key,
+        ),
+        KeyVerb(
+            Verb(
+                "prepare",
+                Action.PREPARE_VERSION,
+                "Make the next version",
+                "calendar-plus",
+                done="The next version is there. It protects nothing until the key is rotated.",
+            ),
+            frozenset({_K.ENABLED}),
+            "The next version is made now and its public key published, so that peers know it before "
+            "it signs anything. The rotation, by hand or when it is due, lets it take over.",
+            a.prepare_version,
         ),
         KeyVerb(
             Verb(
@@ -211,6 +226,23 @@ VERSION_VERBS: dict[str, VersionVerb] = {
             ),
             None,
             "The version is kept, in the state that it has.",
+            a.cancel_version_destruction,
+        ),
+        VersionVerb(
+            Verb(
+                "delete-material",
+                Action.DELETE_MATERIAL,
+                "Delete the material",
+                "trash-2",
+                danger=True,
+                done="The material is being deleted. The version keeps its state; importing the same "
+                "material again brings it back.",
+            ),
+            None,
+            "The imported material is removed from the key store at once. The version keeps its state, "
+            "but nothing can be protected or read with it until the same material is imported again. "
+            "Be sure that you still have it.",
+            a.delete_material,
         ),
     )
 }
@@ -233,11 +265,10 @@ _ORDER = list(VERSION_VERBS)
 def for_key(caller: Caller, key: Key) -> list[Verb]:
     """Return what this person can be offered for a key in its state."""
     state = KeyState(key.state)
-    return [
-        row.verb
-        for row in KEY_VERBS.values()
-        if state in row.states and caller.role in row.verb.action.row.roles
-    ]
+    fitting = [row for row in KEY_VERBS.values() if state in row.states]
+    if key.publish_days is None:
+        fitting = [row for row in fitting if row.verb.name != "prepare"]
+    return [row.verb for row in fitting if caller.role in row.verb.action.row.roles]
 
 
 def for_version(caller: Caller, key: Key, version: KeyVersion) -> list[Verb]:
@@ -246,6 +277,8 @@ def for_version(caller: Caller, key: Key, version: KeyVersion) -> list[Verb]:
         return []
     state = VersionState(version.state)
     names = {edge_verb(state, to) for to in VERSION_EDGES[state]}
+    if key.origin == Origin.IMPORTED and state not in GONE and not version.condition:
+        names.add("delete-material")
     if version.condition == Condition.PENDING_DESTRUCTION:
         names = (names - {"destroy"}) | {"cancel-destruction"}
     rows = [VERSION_VERBS[name].verb for name in _ORDER if name in names]

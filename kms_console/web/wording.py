@@ -9,6 +9,7 @@ from keys.actions import Action
 from keys.algorithms import ALGORITHMS, SPECS, Usage
 from keys.backends import registry
 from keys.models.approval import ApprovalState
+from keys.models.imports import CeremonyState
 from keys.models.job import JobKind, JobState
 from keys.models.key import ManagementModel, Origin
 from keys.states import Condition, KeyState, VersionState
@@ -60,6 +61,11 @@ _STATES: dict[str, dict[str, tuple[str, str, str]]] = {
         "started": ("note", "play", "Started"),
         "pending": ("warn", "hourglass", "Waits for votes"),
     },
+    "ceremony": {
+        CeremonyState.OPEN: ("note", "users", "Under way"),
+        CeremonyState.DONE: ("ok", "circle-check", "Done"),
+        CeremonyState.CANCELLED: ("", "circle-slash", "Cancelled"),
+    },
     "vote": {
         "True": ("ok", "check", "Approved"),
         "False": ("bad", "circle-x", "Rejected"),
@@ -109,7 +115,9 @@ _OBJECTS = {
     "door": "Door",
     "entry": "Entry",
     "address": "Address",
+    "ceremony": "Key ceremony",
 }
+# Names of parameters and facts, as people read them.
 _PARAMETERS = {
     "activate": "New version takes over at once",
     "number": "Version",
@@ -135,11 +143,38 @@ _PARAMETERS = {
     "recipient_days": "Usable for (days)",
     "destruction_days": "Destruction waits (days)",
     "suspended_decrypts": "Suspended versions decrypt",
+    "allows_export": "Keys may be made exportable",
     "quorum_m": "Officers who must agree",
     "quorum_n": "Officers there must be",
     "rotation_paused": "Rotation paused",
     "key": "Key",
     "classification": "Classification",
+    "key_store": "Key store",
+    "spec": "Key type",
+    "usage": "Purpose",
+    "algorithm": "Algorithm",
+    "alias": "Alias",
+    "owner": "Owner",
+    "labels": "Labels",
+    "origin": "Origin",
+    "exportable": "Exportable",
+    "publish_days": "Publishes ahead (days)",
+    "wrapping_key": "Wrapped under the key",
+    "public_key": "Recipient's public key",
+    "ceremony": "Key ceremony",
+    "custodians": "Custodians",
+    "split": "In components",
+    "place": "Place",
+    "state": "State",
+    "subject": "Subject",
+    "role": "Role",
+    "kind": "Kind",
+    "settings": "Settings",
+    "credentials": "Where its credential is",
+    "enabled": "Switched on",
+    "approve": "Agrees",
+    "comment": "Comment",
+    "digest": "Digest of the request",
 }
 
 
@@ -211,6 +246,11 @@ _VERSION_ACTIONS = {
 _CONSEQUENCES = {
     "import_key": "The key {subject} may take exactly the material that has this check value. Who asked "
     "then gives it once more; it was not kept.",
+    "export_key": "The material of the key {subject} leaves its key store, encrypted for the recipient "
+    "whose public key has this digest. Whoever holds the private key to it can then do everything "
+    "that this key can, and nobody can call that back.",
+    "delete_material": "The material of this version of {subject} is removed from its key store. Until "
+    "the same material is imported again, the version can't be used for anything.",
     "update_classification": "The classification {subject} changes as listed. Its keys keep their "
     "material; rotation follows the new period at once.",
     "pause_rotation": "Scheduled rotation stops for every key of {subject} until somebody resumes it. "

@@ -9,6 +9,7 @@ from django.apps import apps
 from keys import administration
 from keys.actions import GRANTABLE
 from keys.models import Grant, Job
+from kms_console.api.rest.codecs import use as table
 from tests.house import House
 
 TABLES = [
@@ -57,14 +58,25 @@ def contents() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+# A body with which each use would be understood; {} for those not named.
+USES: dict[str, dict[str, Any]] = {
+    "encrypt": {"plaintext": "QQ=="},
+    "decrypt": {"ciphertext": "QQ=="},
+    "re-encrypt": {"ciphertext": "QQ=="},
+    "sign": {"message": "QQ=="},
+    "verify": {"message": "QQ==", "signature": "QQ=="},
+    "mac": {"message": "QQ=="},
+    "verify-mac": {"message": "QQ==", "mac": "QQ=="},
+    "wrap-key": {"key_material": "QQ=="},
+    "unwrap-key": {"wrapped_key": "QQ=="},
+    "decapsulate": {"ciphertext": "QQ=="},
+    "derive-shared-secret": {"peer_public_key": "QQ=="},
+    "certificate-request": {"subject": "CN=shop"},
+}
 # A body with which each route would work, by the route's name and method; {} for those not named.
 GOOD: dict[tuple[str, str], Any] = {
-    ("POST", "encrypt"): {"plaintext": "QQ=="},
-    ("POST", "decrypt"): {"ciphertext": "QQ=="},
-    ("POST", "sign"): {"message": "QQ=="},
-    ("POST", "verify"): {"message": "QQ==", "signature": "QQ=="},
-    ("POST", "mac"): {"message": "QQ=="},
-    ("POST", "verify-mac"): {"message": "QQ==", "mac": "QQ=="},
+    **{("POST", path): USES.get(path, {}) for path in [*table.USES, "random"]},
+    **{("POST", f"{p}/batch"): {"items": [USES.get(p, {})]} for p in [*table.USES, "random"]},
     ("POST", "keys"): {"name": "New", "classification": "internal", "spec": "AES_256"},
     ("PATCH", "key"): {"owner": "Somebody"},
     ("POST", "import"): {"material": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="},

@@ -17,6 +17,7 @@ from tests.api.clients import (
     PROBLEM,
     Answer,
     Api,
+    Route,
     application,
     encoded,
     part,
@@ -60,7 +61,6 @@ BAD_BODIES: list[tuple[str, bytes, str]] = [
     ("deep lists", b"[" * 100_000, JSON),
     ("bad base64", b'{"plaintext": "Q", "message": "Q", "ciphertext": "Q"}', JSON),
 ]
-TOO_LARGE = b'{"reason": "' + b"x" * settings.BODY_LIMIT + b'"}'
 BAD_QUERIES = ["no_such_filter=1", "limit=1&limit=2", "a%00=1", "limit=x%00", "%ff=%fe"]
 
 BAD_REFERENCES = [
@@ -80,6 +80,12 @@ def caller(house: House, name: str) -> Api:
     return application(house, name) if name in house.tokens else person(name)
 
 
+def limit_of(route: Route) -> int:
+    """Return the most bytes that a body for this route has."""
+    address = f"{PREFIX}{route.pattern}"
+    return asgi._row(address)[0].limit if asgi.USE_PATHS.fullmatch(address) else settings.BODY_LIMIT
+
+
 def is_refused(answer: Answer, what: object) -> None:
     assert 400 <= answer.status < 500, (what, answer.status, answer.body[:300])
     assert answer.type == PROBLEM, (what, answer.type)
@@ -96,7 +102,7 @@ def test_bad_bodies_change_nothing(house: House, name: str) -> None:
             answer = api.call(route.method, route.path(**parts), body, content_type=content_type)
             is_refused(answer, (route, what))
             assert writer.head().size == size + 1, (route, what, "left no entry")
-        answer = api.call(route.method, route.path(**parts), TOO_LARGE)
+        answer = api.call(route.method, route.path(**parts), bytes(limit_of(route) + 1))
         assert answer.problem(413, "too_large")["detail"], route
     assert contents() == before
 
@@ -211,7 +217,7 @@ def _sent(
 def test_the_table_refuses_every_bad_body_too(house: House) -> None:
     parts = furnish(house)
     before = contents()
-    assert len(USES) == 9
+    assert len(USES) == 40
     for route in USES:
         for what, body, content_type in BAD_BODIES:
             headers = {"content-type": content_type, "content-length": str(len(body))}
@@ -223,10 +229,12 @@ def test_the_table_refuses_every_bad_body_too(house: House) -> None:
     assert contents() == before
 
 
-def test_an_announced_length_over_the_limit_is_refused_unread(house: House) -> None:
-    for length in (settings.BODY_LIMIT + 1, 10**30):
+@pytest.mark.parametrize("path", ["random", "random/batch", "keys/invoices/encrypt/batch"])
+def test_an_announced_length_over_the_limit_is_refused_unread(house: House, path: str) -> None:
+    limit = settings.BATCH_BODY_LIMIT if path.endswith("batch") else settings.BODY_LIMIT
+    for length in (limit + 1, 10**30):
         # No part of the body is there to be read: reading would wait for ever.
-        answer = _sent(house, "random", {"content-length": str(length)})
+        answer = _sent(house, path, {"content-length": str(length)})
         assert answer is not None
         answer.problem(413, "too_large")
         assert answer.headers["connection"] == "close"

@@ -13,7 +13,7 @@ from django.contrib.staticfiles import finders
 from django.core.management import call_command
 
 from keys.errors import Invalid
-from kms_console.api.rest.codecs.use import RANDOM, USES
+from kms_console.api.rest.codecs.use import RANDOM, RANDOM_BATCH, TABLE
 from tests.api.clients import routes
 
 
@@ -48,19 +48,49 @@ def test_every_operation_has_a_name_of_its_own_a_summary_and_its_refusals(
             assert list(op["responses"][status]["content"]) == ["application/problem+json"]
 
 
-@pytest.mark.parametrize("path", [*USES, "random"])
+@pytest.mark.parametrize("path", [*TABLE, "random", "random/batch"])
 def test_key_use_has_examples_that_its_own_reader_takes(
     document: dict[str, Any], path: str
 ) -> None:
-    row = RANDOM if path == "random" else USES[path]
-    address = "/api/v1/random" if path == "random" else f"/api/v1/keys/{{key}}/{path}"
+    keyless = {"random": RANDOM, "random/batch": RANDOM_BATCH}
+    row = keyless.get(path) or TABLE[path]
+    address = f"/api/v1/{path}" if path in keyless else f"/api/v1/keys/{{key}}/{path}"
     post = document["paths"][address]["post"]
     (shown,) = post["requestBody"]["content"]["application/json"]["examples"].values()
-    row.read(json.dumps(shown["value"]).encode())
+    row.reader(json.dumps(shown["value"]).encode())
     answer = post["responses"]["200"]["content"]["application/json"]
     (shown,) = answer["examples"].values()
     assert msgspec.convert(shown["value"], row.response)
     assert answer["schema"] == {"$ref": f"#/components/schemas/{row.response.__name__}"}
+
+
+def test_a_batchs_results_are_answers_of_the_single_form_or_errors(
+    document: dict[str, Any],
+) -> None:
+    schemas = document["components"]["schemas"]
+    results = schemas["EncryptBatchResponse"]["properties"]["results"]
+    assert results["items"]["anyOf"] == [
+        {"$ref": "#/components/schemas/EncryptResponse"},
+        {"$ref": "#/components/schemas/ItemError"},
+    ]
+    asked = schemas["EncryptBatchRequest"]["properties"]["items"]
+    assert asked["items"] == {"$ref": "#/components/schemas/EncryptRequest"}
+    assert asked["minItems"] == 1
+    assert {"status", "code", "title", "detail"} <= set(schemas["ItemProblem"]["required"])
+
+
+def test_every_reference_of_the_document_has_its_target(document: dict[str, Any]) -> None:
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named <= document["components"]["schemas"].keys()
+    assert len(named) > 60
+
+
+def test_the_set_of_public_keys_has_its_own_media_type(document: dict[str, Any]) -> None:
+    answer = document["paths"]["/api/v1/keys/{key}/jwks.json"]["get"]["responses"]["200"]
+    (media,) = answer["content"]
+    assert media == "application/jwk-set+json"
+    (shown,) = answer["content"][media]["examples"].values()
+    assert shown["value"]["keys"][0]["kty"] == "EC"
 
 
 def test_examples_of_bodies_are_taken_by_their_readers(document: dict[str, Any]) -> None:

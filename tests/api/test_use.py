@@ -13,8 +13,8 @@ from django.conf import settings
 
 from keys import administration, operations, snapshot
 from kms_console.api.rest import asgi
-from kms_console.api.rest.codecs.use import RANDOM, ROWS, USES
-from kms_console.api.rest.views.uses import USE_VIEWS
+from kms_console.api.rest.codecs.use import BATCHES, RANDOM, ROWS, TABLE, USES
+from kms_console.api.rest.views.uses import RANDOM_BATCH_VIEW, RANDOM_VIEW, USE_VIEWS
 from tests.api.clients import PREFIX, Answer, Api, part, person, scope, talk, use
 from tests.house import House
 
@@ -47,17 +47,25 @@ def both(path: str, body: Any, token: str, **headers: str) -> tuple[Answer, Answ
 def test_every_row_is_an_operation_of_the_domain_and_no_operation_lacks_one() -> None:
     rows = {row.operation for row in (*ROWS, RANDOM)}
     domain = {item for item in vars(operations).values() if hasattr(item, "aio")}
-    assert rows == domain
+    assert rows | {operations.key_set} == domain  # the set is a document: GET …/jwks.json
+    assert len(rows) == len(ROWS) + 1 == 20
 
 
-@pytest.mark.parametrize("path", [*USES, "random"])
+def test_every_row_has_a_batch_form_of_the_very_same_operation() -> None:
+    assert {path.removesuffix("/batch") for path in BATCHES} == set(USES)
+    for path, row in BATCHES.items():
+        assert row.row is USES[path.removesuffix("/batch")]
+        assert row.operation is row.row.operation
+
+
+@pytest.mark.parametrize("path", [*TABLE, "random", "random/batch"])
 def test_both_doors_call_the_very_same_objects(path: str) -> None:
-    from kms_console.api.rest.views.uses import RANDOM_VIEW
-
-    view = RANDOM_VIEW if path == "random" else USE_VIEWS[path]
-    address = f"{PREFIX}random" if path == "random" else f"{PREFIX}keys/k/{path}"
-    row, _ = asgi._row(address)
+    keyless = {"random": RANDOM_VIEW, "random/batch": RANDOM_BATCH_VIEW}
+    view = keyless.get(path) or USE_VIEWS[path]
+    address = f"{PREFIX}{path}" if path in keyless else f"{PREFIX}keys/k/{path}"
+    row, key = asgi._row(address)
     assert view.cls.row is row
+    assert (row.path, key) == (path, "" if path in keyless else "k")
     assert asgi.USE_PATHS.fullmatch(address)
 
 
@@ -115,7 +123,18 @@ def test_answers_that_hold_no_chance_are_the_same_bytes_at_both_doors(
         ("keys/invoices/sign", {"message": "QQ=="}),
         ("keys/nowhere/encrypt", {"plaintext": "QQ=="}),
         ("keys/a\0b/encrypt", {"plaintext": "QQ=="}),
+        ("keys/invoices/encrypt", {"plaintext": "QQ==", "algorithm": "ROT_13"}),
+        ("keys/invoices/decrypt", {"ciphertext": "QQ==", "version": 1}),
+        ("keys/invoices/encrypt/batch", b"["),
+        ("keys/invoices/encrypt/batch", {}),
+        ("keys/invoices/encrypt/batch", {"items": []}),
+        ("keys/invoices/encrypt/batch", {"items": [{"plaintext": "QQ=="}, {}]}),
+        ("keys/invoices/encrypt/batch", {"items": [{"plaintext": "QQ=="}] * 1001}),
+        ("keys/invoices/encrypt/batch", bytes(settings.BATCH_BODY_LIMIT + 1)),
+        ("keys/invoices/sign/batch", {"items": [{"message": "QQ=="}]}),
+        ("keys/nowhere/encrypt/batch", {"items": [{"plaintext": "QQ=="}]}),
         ("random", {"count": 0}),
+        ("random/batch", {"items": [{"count": 0}]}),
     ],
 )
 def test_refusals_are_the_same_bytes_at_both_doors(house: House, path: str, asked: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pkcs11
 import pytest
 from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
+from pkcs11.util.ec import decode_ec_public_key
 
 from keys.backends.pkcs11 import objects
 from keys.backends.pkcs11.backend import Pkcs11Backend
@@ -61,7 +62,7 @@ def test_keys_are_private_sensitive_not_extractable_and_of_one_use(
     else:
         hsm.generate(label, spec)
     with hsm._connection().managing() as session:
-        found = objects.find(session, label)
+        found = objects.find(session, label, hsm._keyring.abilities())
         assert found is not None
         key = found.key
         assert key[Attribute.ID] == label.bytes
@@ -137,7 +138,7 @@ def test_an_object_that_is_not_ours_is_not_cleared_away(hsm: Pkcs11Backend) -> N
     label = uuid.uuid4()
     with hsm._connection().managing() as session:
         attributes = {Attribute.TOKEN: True, Attribute.LABEL: "a note", Attribute.ID: label.bytes}
-        public = objects.decode_ec_public_key(
+        public = decode_ec_public_key(
             SoftwareKey.public_der  # a lone public key, as another product may keep it
         )
         session.create_object(public | attributes)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from keys.algorithms import Usage
 from keys.backends import registry
 from keys.backends.base import Material, Protection
 from keys.backends.registry import Kind
@@ -30,15 +31,30 @@ class WatchedBackend(SoftwareBackend):
         if stop := self.stops.get(place):
             stop()
 
-    def generate(self, label: uuid.UUID, spec: str) -> Material:
+    def generate(
+        self,
+        label: uuid.UUID,
+        spec: str,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+    ) -> Material:
         self._at("before generate")
-        made = super().generate(label, spec)
+        made = super().generate(label, spec, usage=usage, exportable=exportable)
         self._at("after generate")
         return made
 
-    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
+    def import_material(
+        self,
+        label: uuid.UUID,
+        spec: str,
+        material: Secret,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+    ) -> Material:
         self._at("before import")
-        made = super().import_material(label, spec, material)
+        made = super().import_material(label, spec, material, usage=usage, exportable=exportable)
         self._at("after import")
         return made
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from keys import administration, clock, jobs, sweep, tasks
+from keys import administration, clock, jobs, stores, sweep, tasks
 from keys.models import Approval, Job, Key, KeyVersion, Principal, Vote
 from tests.house import House
 from tests.processes import Broker, Process, eventually
@@ -234,7 +234,7 @@ def test_a_forged_job_destroys_nothing(house: House, request_: Approval) -> None
     assert jobs.run(_job(house, approval=request_).id).state == "failed"
     version = Key.objects.get(alias="records").versions.get()
     assert version.state == "active"
-    assert jobs.backend_of(version.key).find(version.id) is not None
+    assert stores.backend_of(version.key).find(version.id) is not None
 
 
 # --- messages

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from keys import administration, clock, jobs, lifecycle, operations, sweep
+from keys import (
+    administration,
+    clock,
+    jobs,
+    lifecycle,
+    operations,
+    queries_ceremonies,
+    stores,
+    sweep,
+)
 from keys.errors import (
     AlreadyExists,
     Conflict,
@@ -67,7 +76,7 @@ def test_a_new_key_serves_at_once_and_its_two_entries_say_intent_and_result(hous
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"spec": "AES_128"},
+        {"spec": "AES_192"},
         {"spec": None},
         {"key_store": "elsewhere"},
         {"key_store": 5},
@@ -262,7 +271,9 @@ def test_an_import_counts_its_periods_from_its_recorded_origin(house: House) -> 
     version = house.version(key, 1)
     assert (key.state, version.state, version.originated_at) == ("enabled", S.ACTIVE, origin)
     assert version.process_until == origin + timedelta(days=1825)
-    assert sweep.due().rotations == [key.id]
+    key.refresh_from_db()
+    assert queries_ceremonies.awaits_material(key), "it is overdue"
+    assert sweep.due().rotations == [], "no scheduler has the next material"
 
 
 ALLOWED = {
@@ -294,6 +305,7 @@ def test_a_use_needs_the_state_of_key_and_version(
             "suspended_processes": resting,
             "protect_until": now + timedelta(seconds=1),
             "process_until": now + timedelta(seconds=1),
+            "material_until": now + timedelta(seconds=1),
             "now": now,
         }
         protect = direction == Direction.PROTECT
@@ -303,10 +315,10 @@ def test_a_use_needs_the_state_of_key_and_version(
         expected = expected and condition == ""
         if expected:
             lifecycle.check_use(**facts)
-            for over in ("protect_until", "process_until"):
-                if (over == "protect_until") == protect:
-                    with pytest.raises(StateForbids):
-                        lifecycle.check_use(**{**facts, over: now})
+            own_period = "protect_until" if protect else "process_until"
+            for over in (own_period, "material_until"):
+                with pytest.raises(StateForbids):
+                    lifecycle.check_use(**{**facts, over: now})
         else:
             with pytest.raises(StateForbids):
                 lifecycle.check_use(**facts)
@@ -324,6 +336,7 @@ def test_an_active_version_that_is_not_primary_protects_nothing() -> None:
             suspended_processes=False,
             protect_until=None,
             process_until=None,
+            material_until=None,
             now=now,
         )
 
@@ -408,7 +421,7 @@ def test_a_key_is_destroyed_when_its_window_is_over_and_not_before(house: House)
         (2, S.DESTROYED, False),
         (3, S.DESTROYED, False),
     ]
-    backend = jobs.backend_of(key)
+    backend = stores.backend_of(key)
     assert all(backend.find(version.id) is None for version in key.versions.all())
     two = house.version(key, 2)
     assert two.deactivated_at is not None, "an active version is deactivated on its way"
@@ -498,7 +511,7 @@ def test_a_rotation_that_comes_after_the_destruction_leaves_no_material(house: H
     assert jobs.run(destruction.id).state == "succeeded"
     if late := Job.objects.filter(pk=late.pk, state="pending").first():
         assert jobs.run(late.id).state == "failed"
-    backend = jobs.backend_of(house.invoices)
+    backend = stores.backend_of(house.invoices)
     assert all(backend.find(version.id) is None for version in house.invoices.versions.all())
     assert house.invoices.state == KeyState.DESTROYED
 
@@ -530,7 +543,7 @@ def test_imported_material_is_the_material_that_serves(house: House) -> None:
 
     tag = operations.mac(house.billing, str(key.id), b"message").mac
     assert tag == hmac.new(MATERIAL.reveal(), b"message", hashlib.sha256).digest()
-    with pytest.raises(StateForbids):
+    with pytest.raises(Conflict, match="material of version 1"):
         administration.import_key(house.olga, str(key.id), material=MATERIAL)
 
 

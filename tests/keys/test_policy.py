@@ -34,6 +34,7 @@ EVERYBODY = frozenset({O, A, U, S, P})
 MAY: dict[Action, frozenset[Role]] = {
     **dict.fromkeys(GRANTABLE, frozenset()),
     Action.PUBLIC_KEY: frozenset({O, U}),
+    Action.CERTIFICATE_REQUEST: frozenset({O}),
     Action.RANDOM: frozenset({O, P}),
     Action.CREATE_KEY: frozenset({O, P}),
     **dict.fromkeys(
@@ -41,7 +42,13 @@ MAY: dict[Action, frozenset[Role]] = {
             Action.UPDATE_KEY,
             Action.ENABLE_KEY,
             Action.DISABLE_KEY,
+            Action.IMPORT_PARAMETERS,
             Action.IMPORT_KEY,
+            Action.DELETE_MATERIAL,
+            Action.EXPORT_KEY,
+            Action.OPEN_CEREMONY,
+            Action.ENTER_COMPONENT,
+            Action.CONFIRM_CEREMONY,
             Action.SCHEDULE_DESTRUCTION,
             Action.CANCEL_DESTRUCTION,
             Action.ACTIVATE_VERSION,
@@ -54,7 +61,9 @@ MAY: dict[Action, frozenset[Role]] = {
         ],
         frozenset({O}),
     ),
-    Action.ROTATE_KEY: frozenset({O, S}),
+    **dict.fromkeys(
+        [Action.ROTATE_KEY, Action.PREPARE_VERSION, Action.CLOSE_CEREMONY], frozenset({O, S})
+    ),
     **dict.fromkeys([Action.RUN_JOB, Action.EXPIRE_REQUEST], frozenset({S})),
     **dict.fromkeys(
         [

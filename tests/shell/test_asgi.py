@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings
 
 from kms_console import asgi
+from kms_console.api.rest.codecs.use import TABLE
 
 Message = MutableMapping[str, Any]
 
@@ -51,10 +52,7 @@ def body(content: bytes = b"", more: bool = False) -> Message:
 
 
 @pytest.mark.parametrize("name", ["alias", "0190f0a0-0000-7000-8000-000000000000", "a%2Fb"])
-@pytest.mark.parametrize(
-    "operation",
-    ["encrypt", "decrypt", "sign", "verify", "mac", "verify-mac", "generate-data-key"],
-)
+@pytest.mark.parametrize("operation", TABLE)
 def test_using_a_key_goes_to_the_table(name: str, operation: str) -> None:
     assert asgi.match("POST", f"/api/v1/keys/{name}/{operation}")
     assert not asgi.match("GET", f"/api/v1/keys/{name}/{operation}")
@@ -62,7 +60,19 @@ def test_using_a_key_goes_to_the_table(name: str, operation: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/v1/keys", "/api/v1/keys/k", "/api/v1/keys/k/rotate", "/x/api/v1/random", "/", ""],
+    [
+        "/api/v1/keys",
+        "/api/v1/keys/k",
+        "/api/v1/keys/k/rotate",
+        "/api/v1/keys/k/jwks.json",
+        "/api/v1/keys/k/rotate/batch",
+        "/api/v1/keys/k/encrypt/batch/batch",
+        "/api/v1/keys/k/encrypt/",
+        "/api/v1/batch",
+        "/x/api/v1/random",
+        "/",
+        "",
+    ],
 )
 def test_all_else_is_djangos(path: str) -> None:
     assert not asgi.match("POST", path)
@@ -87,6 +97,16 @@ def test_a_use_without_a_token_is_djangos_who_asks_for_one() -> None:
 async def test_a_body_over_the_limit_is_refused_before_django_sees_it() -> None:
     half = bytes(settings.BODY_LIMIT // 2 + 1)
     start, answer = await talk(scope("POST", "/api/v1/keys"), body(half, True), body(half, True))
+    assert start["status"] == 413
+    assert json.loads(answer["body"])["code"] == "too_large"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/api/v1/keys/k/encrypt/batch", "/api/v1/random/batch"])
+async def test_a_batch_of_nobody_is_not_read_beyond_the_ordinary_limit(path: str) -> None:
+    """Without a token it is Django's, who would only then look for a session."""
+    half = bytes(settings.BODY_LIMIT // 2 + 1)
+    start, answer = await talk(scope("POST", path), body(half, True), body(half, True))
     assert start["status"] == 413
     assert json.loads(answer["body"])["code"] == "too_large"
 

@@ -46,6 +46,10 @@ class PinRefused(BackendUnavailable):
     """The token refused the PIN. It is not tried again: a few wrong ones lock a token."""
 
 
+class LeftBehind(pkcs11.SessionClosed):  # type: ignore[misc,unused-ignore]
+    """A session object with somebody's key in it can't be destroyed: only closing the sessions will."""
+
+
 def is_not_initialized(error: pkcs11.PKCS11Error) -> bool:
     """Whether somebody in this process called C_Finalize."""
     return type(error) is pkcs11.PKCS11Error and _NOT_INITIALIZED in str(error)

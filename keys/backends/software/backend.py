@@ -8,54 +8,94 @@ is refused there, in every process at once.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import os
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import Error as DatabaseError
 
 from keys import sealing
-from keys.algorithms import SPECS, Algorithm, Family, KeySpec
+from keys.algorithms import SPECS, Algorithm, Family, KeySpec, MessageType, Usage
 from keys.backends import materials
 from keys.backends.base import Backend, Capabilities, Health, Material, NoMaterial, Protection
+from keys.backends.software import kem, pairs, post_quantum, signatures, symmetric, wrapping
 from keys.backends.software.models import WrappedMaterial
-from keys.errors import BackendUnavailable, CannotDecrypt, Conflict, Invalid, KeyServiceError
+from keys.errors import (
+    BackendUnavailable,
+    Conflict,
+    Invalid,
+    KeyServiceError,
+    StateForbids,
+    Unsupported,
+)
 from keys.secret import Secret
-from keys.xaes import Xaes
 
 PURPOSE = "software key material"
 CACHE_SIZE = 10_000
 RANDOM_LIMIT = 1024
-GCM_NONCE_BYTES = 12
-GCM_TAG_BYTES = 16
-RSA_EXPONENT = 65537
 
-OFFERS: Mapping[str, tuple[str, ...]] = {spec.name: spec.algorithms for spec in SPECS.values()}
+# What an event loop may run itself: well under a millisecond whatever the operation. RSA's private
+# operations, ML-DSA's and SLH-DSA's signatures are not.
+_QUICK = frozenset(
+    {
+        Family.AES,
+        Family.AES_SIV,
+        Family.XCHACHA20,
+        Family.HMAC,
+        Family.EC,
+        Family.EDWARDS,
+        Family.MONTGOMERY,
+        Family.ML_KEM,
+        Family.X_WING,
+    }
+)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _AesKey:
-    xaes: Xaes
-    gcm: AESGCM
+@functools.cache
+def offers() -> Mapping[str, tuple[str, ...]]:
+    """Return what this process can do: everything, less what an absent library would."""
+    return {
+        spec.name: spec.algorithms
+        for spec in SPECS.values()
+        if post_quantum.installed() or not _optional(spec)
+    }
+
+
+def _optional(spec: KeySpec) -> bool:
+    return spec.family is Family.SLH_DSA or spec.name == "ML_KEM_512"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Loaded:
-    """A key object ready for use, and what is public about it."""
+    """Material ready for use: a secret and its ciphers, or a pair's private and public key."""
 
     spec: KeySpec
-    key: _AesKey | Secret | materials.PrivateKey
-    public: materials.PublicKey | None
+    secret: Secret | None = None
+    private: pairs.PrivateKey | None = None
+    public: pairs.PublicKey | None = None
+    ciphers: dict[str, symmetric.Cipher] = field(default_factory=dict)
+
+    def cipher(self, algorithm: str) -> symmetric.Cipher:
+        made = self.ciphers.get(algorithm)
+        if made is None:
+            made = self.ciphers[algorithm] = symmetric.cipher(algorithm, self.raw())
+        return made
+
+    def raw(self) -> Secret:
+        assert self.secret is not None
+        return self.secret
+
+    def pair(self) -> tuple[pairs.PrivateKey, pairs.PublicKey]:
+        assert self.private is not None
+        assert self.public is not None
+        return self.private, self.public
 
 
 class SoftwareBackend(Backend):
@@ -78,7 +118,15 @@ class SoftwareBackend(Backend):
             raise Invalid(f"A software key store has no setting {name!r}.")
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(algorithms=OFFERS, imports=frozenset(OFFERS))
+        able = offers()
+        notes = (
+            ()
+            if len(able) == len(SPECS)
+            else ("SLH-DSA and ML-KEM-512 need the optional library pqcrypto.",)
+        )
+        return Capabilities(
+            algorithms=able, imports=frozenset(able), exports=frozenset(able), notes=notes
+        )
 
     def health(self) -> Health:
         try:
@@ -96,30 +144,48 @@ class SoftwareBackend(Backend):
 
     # --- a version's life
 
-    def generate(self, label: uuid.UUID, spec: str) -> Material:
-        row = materials.spec_named(spec)
+    def generate(
+        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+    ) -> Material:
+        row = _offered(spec, usage)
         existing = self._row(label)
         if existing is None:
-            existing = self._store(label, row, _generated(row))
-        if existing.spec != spec:
-            raise Conflict(f"There is {existing.spec} material under this label already.")
+            existing = self._store(label, row, _generated(row), exportable)
+        _check_same(existing, spec, exportable)
         return _material(existing)
 
     def find(self, label: uuid.UUID) -> Material | None:
         existing = self._row(label)
         return None if existing is None else _material(existing)
 
-    def import_material(self, label: uuid.UUID, spec: str, material: Secret) -> Material:
-        row = materials.spec_named(spec)
-        key: bytes | materials.PrivateKey = (
-            materials.imported_private_key(row, material)
+    def import_material(
+        self,
+        label: uuid.UUID,
+        spec: str,
+        material: Secret,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+    ) -> Material:
+        row = _offered(spec, usage)
+        key: bytes | pairs.PrivateKey = (
+            pairs.imported(row, material)
             if row.asymmetric
             else materials.imported_secret(row, material)
         )
-        stored = self._store(label, row, key)
-        if (stored.spec, stored.check_value) != (spec, _described(row, key)[0]):
+        stored = self._store(label, row, key, exportable)
+        _check_same(stored, spec, exportable)
+        if stored.check_value != _described(row, key)[0]:
             raise Conflict("There is other material under this label already.")
         return _material(stored)
+
+    def export_material(self, handle: str) -> Secret:
+        row = self._row(_label(handle))
+        if row is None:
+            raise NoMaterial
+        if not row.exportable:
+            raise StateForbids("This material was not made exportable, and never leaves.")
+        return self._unsealed(row)
 
     def destroy(self, handle: str) -> None:
         label = _label(handle)
@@ -139,40 +205,30 @@ class SoftwareBackend(Backend):
             if loaded is None:
                 return False
             self._cache.move_to_end(handle)
-        return loaded.spec.family is not Family.RSA
+        return loaded.spec.family in _QUICK
 
     def encrypt(self, handle: str, algorithm: str, plaintext: bytes, aad: bytes) -> bytes:
-        loaded, row = self._ready(handle, algorithm)
-        assert isinstance(loaded.key, _AesKey)
-        if row.name == "XAES_256_GCM":
-            return loaded.key.xaes.encrypt(plaintext, aad)
-        nonce = os.urandom(GCM_NONCE_BYTES)
-        return nonce + loaded.key.gcm.encrypt(nonce, plaintext, aad)
+        loaded, row = self._ready(handle, algorithm, Usage.ENCRYPT_DECRYPT)
+        if loaded.spec.asymmetric:
+            return wrapping.oaep_encrypt(loaded.pair()[1], row, plaintext, aad)
+        return loaded.cipher(algorithm).encrypt(plaintext, aad)
 
     def decrypt(self, handle: str, algorithm: str, ciphertext: bytes, aad: bytes) -> bytes:
-        loaded, row = self._ready(handle, algorithm)
-        assert isinstance(loaded.key, _AesKey)
-        if row.name == "XAES_256_GCM":
-            return loaded.key.xaes.decrypt(ciphertext, aad)
-        if len(ciphertext) < GCM_NONCE_BYTES + GCM_TAG_BYTES:
-            raise CannotDecrypt
-        nonce, sealed = ciphertext[:GCM_NONCE_BYTES], ciphertext[GCM_NONCE_BYTES:]
-        try:
-            return loaded.key.gcm.decrypt(nonce, sealed, aad)
-        except InvalidTag:
-            raise CannotDecrypt from None
+        loaded, row = self._ready(handle, algorithm, Usage.ENCRYPT_DECRYPT)
+        if loaded.spec.asymmetric:
+            return wrapping.oaep_decrypt(loaded.pair()[0], row, ciphertext, aad)
+        return loaded.cipher(algorithm).decrypt(ciphertext, aad)
 
     def sign(
-        self, handle: str, algorithm: str, message: bytes, *, prehashed: bool = False
+        self,
+        handle: str,
+        algorithm: str,
+        message: bytes,
+        *,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bytes:
-        loaded, row = self._ready(handle, algorithm)
-        if prehashed:
-            materials.check_digest_length(row, message)
-        digest = materials.hash_for(row, prehashed)
-        if isinstance(loaded.key, rsa.RSAPrivateKey):
-            return loaded.key.sign(message, materials.rsa_padding(row), digest)
-        assert isinstance(loaded.key, ec.EllipticCurvePrivateKey)
-        return loaded.key.sign(message, ec.ECDSA(digest))
+        loaded, row = self._ready(handle, algorithm, Usage.SIGN_VERIFY)
+        return signatures.sign(loaded.pair()[0], row, message, message_type)
 
     def verify(
         self,
@@ -181,19 +237,43 @@ class SoftwareBackend(Backend):
         message: bytes,
         signature: bytes,
         *,
-        prehashed: bool = False,
+        message_type: MessageType = MessageType.MESSAGE,
     ) -> bool:
-        loaded, row = self._ready(handle, algorithm)
-        assert loaded.public is not None
-        return materials.verify_signature(loaded.public, row, message, signature, prehashed)
+        loaded, row = self._ready(handle, algorithm, Usage.SIGN_VERIFY)
+        return signatures.verify(loaded.pair()[1], row, message, signature, message_type)
 
     def mac(self, handle: str, algorithm: str, message: bytes) -> bytes:
-        loaded, row = self._ready(handle, algorithm)
-        assert isinstance(loaded.key, Secret)
-        return hmac.digest(loaded.key.reveal(), message, row.digest)
+        loaded, row = self._ready(handle, algorithm, Usage.GENERATE_VERIFY_MAC)
+        return hmac.digest(loaded.raw().reveal(), message, row.digest)
 
     def verify_mac(self, handle: str, algorithm: str, message: bytes, tag: bytes) -> bool:
         return hmac.compare_digest(self.mac(handle, algorithm, message), tag)
+
+    def wrap(self, handle: str, algorithm: str, target: bytes) -> bytes:
+        loaded, row = self._ready(handle, algorithm, Usage.WRAP_UNWRAP)
+        if loaded.spec.asymmetric:
+            return wrapping.wrap(loaded.pair()[1], row, target)
+        return wrapping.aes_wrap(loaded.raw().reveal(), target)
+
+    def unwrap(self, handle: str, algorithm: str, wrapped: bytes) -> bytes:
+        loaded, row = self._ready(handle, algorithm, Usage.WRAP_UNWRAP)
+        if loaded.spec.asymmetric:
+            return wrapping.unwrap(loaded.pair()[0], row, wrapped)
+        return wrapping.aes_unwrap(loaded.raw().reveal(), wrapped)
+
+    def agree(self, handle: str, algorithm: str, peer: bytes) -> bytes:
+        loaded, _ = self._ready(handle, algorithm, Usage.KEY_AGREEMENT)
+        return kem.agree(loaded.spec, loaded.pair()[0], peer)
+
+    def decapsulate(self, handle: str, algorithm: str, ciphertext: bytes) -> bytes:
+        loaded, _ = self._ready(handle, algorithm, Usage.KEY_ENCAPSULATION)
+        return kem.decapsulate(loaded.pair()[0], ciphertext)
+
+    def derive(
+        self, handle: str, algorithm: str, *, salt: bytes, info: bytes, length: int
+    ) -> bytes:
+        loaded, row = self._ready(handle, algorithm, Usage.DERIVE_KEY)
+        return symmetric.derive(loaded.raw(), row, salt=salt, info=info, length=length)
 
     def random(self, count: int) -> bytes:
         if not 1 <= count <= RANDOM_LIMIT:
@@ -211,18 +291,20 @@ class SoftwareBackend(Backend):
             raise BackendUnavailable("The material database can't be reached.") from None
 
     def _store(
-        self, label: uuid.UUID, spec: KeySpec, key: bytes | materials.PrivateKey
+        self, label: uuid.UUID, spec: KeySpec, key: bytes | pairs.PrivateKey, exportable: bool
     ) -> WrappedMaterial:
         """Insert unless the label is taken, and return the row that is there: one racer wins."""
         check_value, public_key = _described(spec, key)
-        secret = Secret(key if isinstance(key, bytes) else materials.private_der(key))
+        secret = Secret(key if isinstance(key, bytes) else pairs.private_der(key))
+        purpose = _purpose(self._store_id, spec.name, exportable)
         row = WrappedMaterial(
             label=label,
             store_id=self._store_id,
             spec=spec.name,
-            wrapped=sealing.seal(_purpose(self._store_id, spec.name), label, secret),
+            wrapped=sealing.seal(purpose, label, secret),
             check_value=check_value,
             public_key=public_key,
+            exportable=exportable,
         )
         try:
             WrappedMaterial.objects.bulk_create([row], ignore_conflicts=True)
@@ -233,32 +315,58 @@ class SoftwareBackend(Backend):
             raise Conflict("Another key store has material under this label.")
         return stored
 
-    def _ready(self, handle: str, algorithm: str) -> tuple[_Loaded, Algorithm]:
+    def _ready(self, handle: str, algorithm: str, usage: Usage) -> tuple[_Loaded, Algorithm]:
         with self._lock:
             loaded = self._cache.get(handle)
             if loaded is not None:
                 self._cache.move_to_end(handle)
         if loaded is None:
             loaded = self._load(handle)
-        return loaded, materials.algorithm_for(OFFERS, loaded.spec, algorithm)
+        row = materials.algorithm_for(offers(), loaded.spec, algorithm)
+        if usage not in row.usages:
+            able = ", ".join(one.label.lower() for one in row.usages)
+            raise Unsupported(f"{row.name} is there to {able}.")
+        return loaded, row
 
     def _load(self, handle: str) -> _Loaded:
-        label = _label(handle)
-        row = self._row(label)
+        row = self._row(_label(handle))
         if row is None:
             raise NoMaterial
-        # The spec and the store are part of the purpose: a row edited to name others does not open.
-        purpose = _purpose(self._store_id, row.spec)
-        loaded = _loaded(SPECS[row.spec], sealing.unseal(purpose, label, bytes(row.wrapped)))
+        loaded = _loaded(materials.spec_named(row.spec), self._unsealed(row))
         with self._lock:
             self._cache[handle] = loaded
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
         return loaded
 
+    def _unsealed(self, row: WrappedMaterial) -> Secret:
+        # The spec, the store and whether it may leave are part of the purpose: a row edited to say
+        # otherwise does not open.
+        purpose = _purpose(self._store_id, row.spec, row.exportable)
+        return sealing.unseal(purpose, row.label, bytes(row.wrapped))
 
-def _purpose(store_id: uuid.UUID, spec: str) -> str:
-    return f"{PURPOSE} {store_id} {spec}"
+
+def _purpose(store_id: uuid.UUID, spec: str, exportable: bool) -> str:
+    return f"{PURPOSE} {store_id} {spec}" + (" exportable" if exportable else "")
+
+
+def _offered(name: str, usage: Usage | None) -> KeySpec:
+    """Return a spec that can be made here for that purpose. Raises Unsupported: what would work."""
+    spec = materials.spec_named(name)
+    if name not in offers():
+        raise Unsupported(f"{spec.label} needs the optional library pqcrypto, which is not here.")
+    if usage is not None and usage not in spec.usages:
+        able = ", ".join(spec.usages)
+        raise Unsupported(f"{spec.label} keys are not for {usage}; they are for: {able}.")
+    return spec
+
+
+def _check_same(row: WrappedMaterial, spec: str, exportable: bool) -> None:
+    if row.spec != spec:
+        raise Conflict(f"There is {row.spec} material under this label already.")
+    if row.exportable != exportable:
+        can = "can" if row.exportable else "can't"
+        raise Conflict(f"There is material under this label already that {can} be exported.")
 
 
 def _label(handle: str) -> uuid.UUID:
@@ -273,31 +381,20 @@ def _material(row: WrappedMaterial) -> Material:
     return Material(row.label.hex, row.check_value, public_key)
 
 
-def _generated(spec: KeySpec) -> bytes | materials.PrivateKey:
-    if spec.family is Family.RSA:
-        return rsa.generate_private_key(RSA_EXPONENT, spec.bits)
-    if spec.family is Family.EC:
-        return ec.generate_private_key(materials.CURVES[spec.curve])
-    return os.urandom(spec.bits // 8)
+def _generated(spec: KeySpec) -> bytes | pairs.PrivateKey:
+    return pairs.generate(spec) if spec.asymmetric else os.urandom(spec.bits // 8)
 
 
-def _described(spec: KeySpec, key: bytes | materials.PrivateKey) -> tuple[str, bytes | None]:
+def _described(spec: KeySpec, key: bytes | pairs.PrivateKey) -> tuple[str, bytes | None]:
     """Return the check value and, for a pair, the public key."""
     if isinstance(key, bytes):
         return materials.check_value_of_secret(spec, key), None
-    public_key = materials.public_der(key)
+    public_key = pairs.public_der(key)
     return materials.check_value_of_public_key(public_key), public_key
 
 
 def _loaded(spec: KeySpec, secret: Secret) -> _Loaded:
-    if spec.family is Family.AES:
-        raw = secret.reveal()
-        return _Loaded(spec, _AesKey(Xaes(raw), AESGCM(raw)), None)
-    if spec.family is Family.HMAC:
-        return _Loaded(spec, secret, None)
-    # Validation takes 45 ms for RSA-2048. It was done before sealing, and the seal authenticates.
-    key = serialization.load_der_private_key(
-        secret.reveal(), password=None, unsafe_skip_rsa_key_validation=True
-    )
-    assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
-    return _Loaded(spec, key, key.public_key())
+    if not spec.asymmetric:
+        return _Loaded(spec, secret=secret)
+    private = pairs.load_private(spec, secret)
+    return _Loaded(spec, private=private, public=private.public_key())

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.db import close_old_connections
 
 from keys import gate
@@ -22,7 +21,7 @@ from keys.snapshot import Miss
 from kms_console import identity
 from kms_console.api.rest import problems
 from kms_console.api.rest.codecs.strict import reference
-from kms_console.api.rest.codecs.use import RANDOM, USES, Row
+from kms_console.api.rest.codecs.use import RANDOM, RANDOM_BATCH, TABLE, AnyRow
 from kms_console.middleware import request_id as decent_id
 
 Message = MutableMapping[str, Any]
@@ -33,7 +32,9 @@ Send = Callable[[Message], Awaitable[None]]
 # How long a body may take to arrive, in seconds.
 BODY_SECONDS = 30.0
 PREFIX = "/api/v1/"
-USE_PATHS = re.compile(rf"{PREFIX}(?:keys/([^/]+)/({'|'.join(map(re.escape, USES))})|random)")
+USE_PATHS = re.compile(
+    rf"{PREFIX}(?:keys/([^/]+)/({'|'.join(map(re.escape, TABLE))})|random(/batch)?)"
+)
 
 _JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bearer")
@@ -61,19 +62,19 @@ def is_json(content_type: str) -> bool:
     return _JSON.fullmatch(content_type.strip()) is not None
 
 
-def check_length(announced: str) -> int:
+def check_length(announced: str, limit: int) -> int:
     """Return the length that a Content-Length announces, 0 for none. Raises MalformedRequest, TooLarge."""
     if not announced:
         return 0
     if not (announced.isascii() and announced.isdigit()):
         raise problems.MalformedRequest("Content-Length is not a number.")
-    if len(announced) > 18 or int(announced) > settings.BODY_LIMIT:
-        raise too_large()
+    if len(announced) > 18 or int(announced) > limit:
+        raise too_large(limit)
     return int(announced)
 
 
-def too_large() -> TooLarge:
-    return TooLarge(f"The body is limited to {settings.BODY_LIMIT} bytes.")
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is limited to {limit} bytes.")
 
 
 class Headers:
@@ -96,7 +97,8 @@ async def handle(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         caller = await _caller(scope, headers, request_id)
         row, key = _row(scope["path"])
-        body = await _body(headers, receive)
+        # A large body is read only for somebody who is known by now.
+        body = await _body(headers, receive, row.limit)
         whole = True
         status, content, media = 200, await row.aio(caller, key, body), "application/json"
     except _Gone:
@@ -122,12 +124,14 @@ async def _told(caller: Caller | None, path: str, error: KeyServiceError) -> Key
     return error
 
 
-def _row(path: str) -> tuple[Row[Any], str]:
+def _row(path: str) -> tuple[AnyRow, str]:
     found = USE_PATHS.fullmatch(path)
     if found is None:
         raise NotFound
-    key, operation = found.groups()
-    return (RANDOM, "") if operation is None else (USES[operation], reference(key))
+    key, operation, many = found.groups()
+    if operation is None:
+        return (RANDOM_BATCH if many else RANDOM), ""
+    return TABLE[operation], reference(key)
 
 
 async def _caller(scope: Scope, headers: Headers, request_id: str) -> Caller:
@@ -151,11 +155,11 @@ def _loading(prove: Callable[[], Caller]) -> Caller:
         close_old_connections()
 
 
-async def _body(headers: Headers, receive: Receive) -> bytes:
+async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Return the whole body. Reads no more than the limit allows, and no longer than BODY_SECONDS."""
-    announced = check_length(headers.get("content-length"))
+    announced = check_length(headers.get("content-length"), limit)
     try:
-        body = await asyncio.wait_for(_chunks(receive), BODY_SECONDS)
+        body = await asyncio.wait_for(_chunks(receive, limit), BODY_SECONDS)
     except TimeoutError:
         raise problems.TimedOut from None
     if headers.get("content-length") and len(body) != announced:
@@ -165,15 +169,15 @@ async def _body(headers: Headers, receive: Receive) -> bytes:
     return body
 
 
-async def _chunks(receive: Receive) -> bytes:
+async def _chunks(receive: Receive, limit: int) -> bytes:
     chunks = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone
         chunks += message.get("body", b"")
-        if len(chunks) > settings.BODY_LIMIT:
-            raise too_large()
+        if len(chunks) > limit:
+            raise too_large(limit)
         if not message.get("more_body", False):
             return bytes(chunks)
 

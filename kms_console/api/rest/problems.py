@@ -131,16 +131,20 @@ def answer_of(error: KeyServiceError) -> Answer:
 
 def document(error: KeyServiceError, request_id: str) -> bytes:
     """Return the problem document of an error. Internal errors say nothing of what went wrong."""
-    members: dict[str, Any] = {
+    found = members(error) | {"request_id": request_id}
+    return msgspec.json.encode(found)
+
+
+def members(error: KeyServiceError) -> dict[str, Any]:
+    """Return the members of an error's problem document, without the request's id."""
+    found: dict[str, Any] = {
         "type": TYPES + error.code,
         "title": error.title,
         "status": answer_of(error).status,
         "detail": error.detail,
         "code": error.code,
-        "request_id": request_id,
     }
-    members |= {name: value for name, value in error.extra.items() if name not in members}
-    return msgspec.json.encode(members)
+    return found | {name: value for name, value in error.extra.items() if name not in found}
 
 
 def known(error: BaseException) -> KeyServiceError:

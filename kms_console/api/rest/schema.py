@@ -75,6 +75,11 @@ def _ref(kind: Any) -> dict[str, Any]:
     return {"$ref": COMPONENTS.format(name=kind.__name__)}
 
 
+def mention(kind: type[msgspec.Struct]) -> None:
+    """Let the document speak of a struct that no operation names by itself."""
+    _ref(kind)
+
+
 def operation(
     identity: str,
     summary: str,
@@ -87,10 +92,11 @@ def operation(
     example: Mapping[str, Any] | None = None,
     answer_example: Mapping[str, Any] | None = None,
     waits: bool = False,
+    media: str = JSON,
 ) -> Callable[[F], F]:
     """Describe one method of a view. `waits`: it may need officers' votes, and then answers 202.
 
-    `answers` are structs, or texts for what isn't JSON.
+    `answers` are structs, of the type `media`, or texts for what isn't JSON.
     """
     responses: dict[Any, Any] = {}
     for status, kind in answers.items():
@@ -98,7 +104,7 @@ def operation(
             responses[status] = OpenApiResponse(description=kind)
         else:
             told = _first_line(kind) or summary
-            responses[status, JSON] = OpenApiResponse(_ref(kind), description=told)
+            responses[status, media] = OpenApiResponse(_ref(kind), description=told)
     if waits:
         told = "Officers must agree first; Location names the request."
         responses[202, JSON] = OpenApiResponse(_ref(shapes.PendingApproval), description=told)
@@ -113,7 +119,7 @@ def operation(
         parameters=_parameters(query) if query is not None else [],
         request={JSON: _ref(body)} if body is not None else None,
         responses=responses,
-        examples=_examples(summary, min(answers), example, answer_example),
+        examples=_examples(summary, min(answers), example, answer_example, media),
     )
 
 
@@ -122,6 +128,7 @@ def _examples(
     status: int,
     example: Mapping[str, Any] | None,
     answer: Mapping[str, Any] | None,
+    media: str,
 ) -> list[OpenApiExample]:
     shown = [
         OpenApiExample(
@@ -140,7 +147,7 @@ def _examples(
                 f"{summary}: answer",
                 value=answer,
                 response_only=True,
-                media_type=JSON,
+                media_type=media,
                 status_codes=[str(status)],
             )
         )

@@ -68,8 +68,20 @@ class Version(Shape):
     compromised_at: Moment
     destroy_at: Moment
     destroyed_at: Moment
+    # Of imported material: when it is removed.
+    material_expires_at: Moment
     # Shown to people and services with a role: it tells whether two copies hold the same material.
     check_value: Hex | UnsetType = UNSET
+
+
+class Budget(Shape):
+    """How many messages the primary version may still protect: its nonces are random and short.
+
+    Handed out in blocks, so `used` is never too low; at three quarters the key is rotated.
+    """
+
+    used: int
+    limit: int
 
 
 class Key(Shape):
@@ -87,12 +99,16 @@ class Key(Shape):
     origin: Origin
     model: ManagementModel
     protection: str
+    exportable: bool
     state: KeyState
     rotation_days: int | None
+    publish_days: int | None
     rotate_at: Moment
     destroy_at: Moment
     created_at: Time
     primary_version: int | None
+    # In lists it is left out; null: the algorithm needs none, or there is no primary version.
+    budget: Budget | UnsetType | None = UNSET
 
 
 class Job(Shape):
@@ -135,6 +151,7 @@ class Classification(Shape):
     quorum: dict[str, int]
     destruction_days: int
     suspended_decrypts: bool
+    allows_export: bool
     created_at: Time
 
 

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from audit.models import Entry as EntryRow
 from audit.verifier import Report
-from keys import models, queries
+from keys import counters, models, queries
 from keys.callers import Caller
 from keys.errors import KeyServiceError
 from keys.queries_audit import Proof as ProofValue
@@ -43,13 +43,24 @@ def key(row: models.Key, caller: Caller) -> shapes.Key:
         origin=row.origin,
         model=row.model,
         protection=row.key_store.protection,
+        exportable=row.exportable,
         state=row.state,
         rotation_days=row.rotation_days,
+        publish_days=row.publish_days,
         rotate_at=utc(row.rotate_at),
         destroy_at=utc(row.destroy_at),
         created_at=_at(row.created_at),
         primary_version=primary,
     )
+
+
+def one_key(row: models.Key, caller: Caller) -> shapes.Key:
+    """Return a key with its budget, which is one more look at the database: for answers about one key."""
+    found = key(row, caller)
+    primary = next((v for v in row.versions.all() if v.primary), None)
+    budget = counters.budget(primary.id, row.algorithm) if primary is not None else None
+    found.budget = shapes.Budget(used=budget.used, limit=budget.limit) if budget else None
+    return found
 
 
 def version(row: models.KeyVersion, caller: Caller) -> shapes.Version:
@@ -69,6 +80,7 @@ def version(row: models.KeyVersion, caller: Caller) -> shapes.Version:
         compromised_at=utc(row.compromised_at),
         destroy_at=utc(row.destroy_at),
         destroyed_at=utc(row.destroyed_at),
+        material_expires_at=utc(row.material_expires_at),
         check_value=row.check_value if caller.role else UNSET,
     )
 
@@ -111,6 +123,7 @@ def classification(row: models.Classification, caller: Caller) -> shapes.Classif
         quorum=quorum,
         destruction_days=row.destruction_days,
         suspended_decrypts=row.suspended_decrypts,
+        allows_export=row.allows_export,
         created_at=_at(row.created_at),
     )
 

@@ -133,6 +133,12 @@ def days(count: int | None) -> str:
 
 
 @register.filter
+def thousands(count: int) -> str:
+    """Return a large number as people read it: 4,294,967,296."""
+    return f"{count:,}"
+
+
+@register.filter
 def agreed(votes: Iterable[Any]) -> int:
     """Return how many of these votes agree."""
     return sum(vote.approve for vote in votes)
@@ -187,9 +193,24 @@ def field(bound: BoundField, **options: Any) -> dict[str, Any]:
         "field": bound,
         "checkbox": isinstance(widget, CheckboxInput),
         "group": isinstance(widget, RadioSelect),  # check boxes are one, too
+        "groups": _groups(bound) if isinstance(widget, RadioSelect) else [],
         "hidden": isinstance(widget, HiddenInput),
         "hint": options.get("hint", True),
     }
+
+
+def _groups(bound: BoundField) -> list[tuple[str, list[Any]]]:
+    """Return a field's choices under the titles of their groups; those without one under none."""
+    left = list(bound)
+    groups: list[tuple[str, list[Any]]] = []
+    for title, inner in bound.field.widget.choices:
+        grouped = isinstance(inner, list | tuple)
+        if grouped or not groups or groups[-1][0]:
+            groups.append((title if grouped else "", []))
+        count = len(inner) if grouped else 1
+        groups[-1][1].extend(left[:count])
+        del left[:count]
+    return groups
 
 
 @register.simple_tag(takes_context=True)

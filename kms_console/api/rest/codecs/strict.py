@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from django.conf import settings
 
-from keys.errors import Invalid
+from keys.errors import Invalid, TooLarge
 from kms_console.api.rest.problems import MalformedRequest
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 DEPTH_LIMIT = 16
+# What an item of a batch has of quotation marks and braces at most, on average: two contexts of 32
+# pairs and all members have fewer. It bounds what reading makes of a body, whatever is in it.
+MARKS_AN_ITEM = 512
 _PARTS_WITHOUT_NUL = "Text must not have NUL characters."
 
 
@@ -28,33 +32,73 @@ class Reader(Generic[S]):
     def __init__(self, kind: type[S]) -> None:
         self.kind = kind
         self._decoder = msgspec.json.Decoder(kind)
-        self._binary = [
-            field.encode_name for field in msgspec.structs.fields(kind) if _is_binary(field.type)
-        ]
+        self._binary = _binary_members(kind)
 
     def __call__(self, body: bytes) -> S:
         """Return the body's values. An empty body is an empty object.
 
         Raises MalformedRequest for what is no JSON, Invalid for what is not this kind of object.
         """
-        try:
-            value = self._decoder.decode(body or b"{}")
-            parsed = _once.decode((body or b"{}").decode())
-        except msgspec.ValidationError as error:
-            raise _invalid(error) from None
-        except _Twice as error:
-            raise Invalid(f"The member {error} stands twice in one object.") from None
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise MalformedRequest("The body is not valid JSON (RFC 8259).") from None
+        value, parsed = self._both(body)
         for name in self._binary:
             _canonical(name, parsed.get(name))
         return value
+
+    def _both(self, body: bytes) -> tuple[S, dict[str, Any]]:
+        """Return the body's values, and the body as plain JSON that has each member once."""
+        try:
+            value = self._decoder.decode(body or b"{}")
+            return value, _once.decode((body or b"{}").decode())
+        except msgspec.ValidationError as error:
+            raise _invalid(error) from None
+        except _Twice as error:
+            raise self._twice(body, error) from None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise MalformedRequest("The body is not valid JSON (RFC 8259).") from None
+
+    def _twice(self, body: bytes, error: _Twice) -> Invalid:
+        return Invalid(f"The member {error} stands twice in one object.")
 
     def plain(self, body: bytes) -> S:
         """Do the same for what goes into tables: no NUL characters, no deep nesting."""
         value = self(body)
         _check_plain(json.loads(body or b"{}"))
         return value
+
+
+class BatchReader(Reader[S]):
+    """Reads the body of a batch: `{"items": […]}`, each of one kind, as strictly as a body of its own."""
+
+    def __init__(self, kind: type[S], item: type[msgspec.Struct]) -> None:
+        super().__init__(kind)
+        self._binary = _binary_members(item)
+
+    def items(self, body: bytes) -> list[Any]:
+        """Return the items. Raises as a Reader does, naming the item that is wrong, and TooLarge."""
+        if body.count(b'"') + body.count(b"{") > MARKS_AN_ITEM * settings.BATCH_LIMIT:
+            raise TooLarge("The batch has too many members.", field="items")
+        value, parsed = self._both(body)
+        for position, item in enumerate(parsed["items"]):
+            for name in self._binary:
+                _canonical(f"items[{position}].{name}", item.get(name))
+        return list(value.items)  # type: ignore[attr-defined]
+
+    def _twice(self, body: bytes, error: _Twice) -> Invalid:
+        """Say which item it is: only now is each read by itself."""
+        for position, item in enumerate(_raw_items.decode(body).items):
+            try:
+                _once.decode(bytes(item).decode())
+            except _Twice:
+                place = f"items[{position}]"
+                return Invalid(f"{place}: the member {error} stands twice.", field=place)
+        return super()._twice(body, error)
+
+
+class _RawItems(msgspec.Struct):
+    items: list[msgspec.Raw] = []
+
+
+_raw_items = msgspec.json.Decoder(_RawItems)
 
 
 class _Twice(ValueError):
@@ -71,6 +115,10 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _once = json.JSONDecoder(object_pairs_hook=_pairs)
+
+
+def _binary_members(kind: type[msgspec.Struct]) -> list[str]:
+    return [f.encode_name for f in msgspec.structs.fields(kind) if _is_binary(f.type)]
 
 
 def _is_binary(kind: Any) -> bool:

@@ -56,6 +56,10 @@ class CreateKey(Asked):
     name: str
     classification: str
     spec: str
+    usage: (
+        Annotated[str, Meta(description="The key's one purpose. Left out: the spec's first.")]
+        | UnsetType
+    ) = UNSET
     algorithm: str | UnsetType = UNSET
     alias: str | UnsetType = UNSET
     key_store: str | UnsetType = UNSET
@@ -63,6 +67,15 @@ class CreateKey(Asked):
     labels: dict[str, str] | UnsetType = UNSET
     owner: str | UnsetType = UNSET
     rotation_days: int | UnsetType | None = UNSET
+    publish_days: (
+        Annotated[int, Meta(description="Days before a rotation to publish the next public key.")]
+        | UnsetType
+        | None
+    ) = UNSET
+    exportable: (
+        Annotated[bool, Meta(description="Whether its material may ever leave, by votes.")]
+        | UnsetType
+    ) = UNSET
     origin: shapes.Origin | UnsetType = UNSET
     reason: str | UnsetType = UNSET
 
@@ -113,13 +126,16 @@ _EXAMPLE = {
     "origin": "generated",
     "model": "hsm-backed",
     "protection": "hsm",
+    "exportable": False,
     "state": "enabled",
     "rotation_days": None,
+    "publish_days": None,
     "rotate_at": "2027-04-01T09:30:00Z",
     "destroy_at": None,
     "created_at": "2027-01-01T09:30:00Z",
     "primary_version": 1,
 }
+_ONE = _EXAMPLE | {"budget": {"used": 65536, "limit": 4294967296}}
 _NEW = {
     "name": "Patient records",
     "classification": "patient-health",
@@ -152,7 +168,7 @@ class Keys(Door):
         body=CreateKey,
         answers={201: shapes.Key, 202: shapes.KeyCreation},
         example=_NEW,
-        answer_example=_EXAMPLE,
+        answer_example=_ONE,
         description="202: the key is there; its first version waits for the key store, as its job tells.",
     )
     def post(self, request: Request) -> Response:
@@ -168,11 +184,11 @@ class OneKey(Door):
         "Read a key",
         tag="keys",
         answers={200: shapes.Key},
-        answer_example=_EXAMPLE,
+        answer_example=_ONE,
     )
     def get(self, request: Request, key: str) -> Response:
         caller = caller_of(request)
-        return Response(shown.key(queries.find_key(caller, key), caller))
+        return Response(shown.one_key(queries.find_key(caller, key), caller))
 
     @operation(
         "update_key",
@@ -184,7 +200,7 @@ class OneKey(Door):
     )
     def patch(self, request: Request, key: str) -> Response:
         caller, values = caller_of(request), given(read(request, UpdateKey))
-        return Response(shown.key(administration.update_key(caller, key, **values), caller))
+        return Response(shown.one_key(administration.update_key(caller, key, **values), caller))
 
 
 class Rotate(Door):
@@ -240,7 +256,7 @@ def _verb(
     @operation(identity, summary, tag="keys", body=body, answers={200: shapes.Key}, waits=waits)
     def post(self: Door, request: Request, key: str) -> Response:
         caller, values = caller_of(request), given(read(request, body))
-        return Response(shown.key(function(caller, key, **values), caller))
+        return Response(shown.one_key(function(caller, key, **values), caller))
 
     return type(identity.title().replace("_", ""), (Door,), {"post": post}).as_view()  # type: ignore[attr-defined]
 
@@ -270,7 +286,7 @@ def _texts(values: dict[str, Any]) -> dict[str, Any]:
 
 def _settled(key: Key, caller: Caller, status: int) -> Response:
     """Answer with a key, or with 202 and its job where its first version waits for the key store."""
-    shape, where = shown.key(key, caller), {"Location": address("key", key=key.id)}
+    shape, where = shown.one_key(key, caller), {"Location": address("key", key=key.id)}
     if key.versions.filter(condition=Condition.CREATING).exists():
         for job in queries.list_jobs(caller, key=key, state="open", limit=1).rows:
             waiting = shapes.KeyCreation(status="waiting", key=shape, job=shown.job(job, caller))

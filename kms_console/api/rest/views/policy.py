@@ -41,6 +41,7 @@ _EXAMPLE = {
     "quorum": {"m": 2, "n": 3},
     "destruction_days": 30,
     "suspended_decrypts": False,
+    "allows_export": False,
     "created_at": "2027-01-01T09:30:00Z",
 }
 
@@ -54,6 +55,7 @@ class _Policy(Asked, kw_only=True):
     quorum: dict[str, int] | UnsetType = UNSET
     destruction_days: int | UnsetType = UNSET
     suspended_decrypts: bool | UnsetType = UNSET
+    allows_export: bool | UnsetType = UNSET
     reason: str | UnsetType = UNSET
 
 

@@ -41,6 +41,7 @@ _EXAMPLE = {
     "compromised_at": None,
     "destroy_at": None,
     "destroyed_at": None,
+    "material_expires_at": None,
     "check_value": "9f2c41",
 }
 

@@ -1,0 +1,210 @@
+"""What each kind of job does at its key store. No transaction is open here.
+
+keys.jobs claims a job, hands it to one of these, and writes what came of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from keys import approvals, clock, targets
+from keys.actions import Action
+from keys.algorithms import Usage
+from keys.backends.base import Backend, Material
+from keys.backends.proof import check_material
+from keys.errors import BackendError, Conflict
+from keys.models import Job, Key, KeyVersion
+from keys.models.job import JobKind
+from keys.secret import Secret
+from keys.states import GONE, Condition, KeyState
+from keys.stores import backend_of
+
+# Plain values that say what the store made; None where nothing was made.
+Made = dict[str, str] | None
+
+ACTION_OF = {
+    JobKind.CREATE: Action.CREATE_KEY,
+    JobKind.ROTATE: Action.ROTATE_KEY,
+    JobKind.PREPARE: Action.PREPARE_VERSION,
+    JobKind.IMPORT: Action.IMPORT_KEY,
+    JobKind.REMOVE_MATERIAL: Action.DELETE_MATERIAL,
+    JobKind.DESTROY: Action.SCHEDULE_DESTRUCTION,
+    JobKind.DESTROY_VERSION: Action.DESTROY_VERSION,
+}
+MAKES_A_VERSION = (JobKind.CREATE, JobKind.ROTATE, JobKind.PREPARE, JobKind.IMPORT)
+# What was begun has to end: some of the material may be gone already.
+REMOVES = (JobKind.REMOVE_MATERIAL, JobKind.DESTROY, JobKind.DESTROY_VERSION)
+
+
+def make_version(job: Job) -> Made:
+    """Create, rotate, prepare: material under the version's label, then a round trip."""
+    check_votes(job)
+    version, backend = version_of(job), backend_of(job.key)
+    if version.condition != Condition.CREATING:
+        raise Conflict("The version is no longer wanted.")  # its key was destroyed meanwhile
+    material = backend.find(version.id) if job.attempts > 1 else None
+    if material is None:
+        material = backend.generate(
+            version.id,
+            job.key.spec,
+            usage=Usage(job.key.usage),
+            exportable=job.key.exportable,
+        )
+    prove(backend, material, job.key)
+    return told(material)
+
+
+def bring_material(job: Job, material: Secret, check_value: str) -> Made:
+    """Import what a caller holds. Raises what the store refuses it with."""
+    check_votes(job)
+    version, backend = version_of(job), backend_of(job.key)
+    _check_wanted(version)
+    brought = backend.import_material(
+        version.id,
+        job.key.spec,
+        material,
+        usage=Usage(job.key.usage),
+        exportable=job.key.exportable,
+    )
+    if not same(brought.check_value, check_value):
+        raise BackendError("The store holds other material than was brought.")
+    prove(backend, brought, job.key)
+    return told(brought)
+
+
+def adopt_import(job: Job) -> Made:
+    """An import whose process died: what it left is taken, or the caller must bring the material again."""
+    check_votes(job)
+    version, backend = version_of(job), backend_of(job.key)
+    _check_wanted(version)
+    material = backend.find(version.id)
+    if material is None:
+        raise BackendError("The material did not arrive; import it again.")
+    if job.approval and not same(
+        material.check_value, job.approval.parameters.get("check_value") or ""
+    ):
+        raise BackendError("What arrived is not the material that officers agreed to.")
+    if version.check_value and not same(material.check_value, version.check_value):
+        raise BackendError("What arrived is not the material that the version had.")
+    prove(backend, material, job.key)
+    return told(material)
+
+
+def remove_material(job: Job) -> Made:
+    """Remove imported material from the store; the version keeps its state, and can get it back."""
+    check_votes(job)
+    version = version_of(job)
+    if version.condition != Condition.UNAVAILABLE:
+        raise Conflict("The version's material is not to be removed any more.")
+    destroy_material(backend_of(job.key), version)
+    return None
+
+
+def destroy_key(job: Job) -> Made:
+    """Destroy every version's material once the window is over by the database's clock, too."""
+    check_votes(job)
+    key = job.key
+    if (
+        key.state != KeyState.PENDING_DESTRUCTION
+        or key.destroy_at is None
+        or clock.database_now() < key.destroy_at
+    ):
+        raise Conflict("The key is not waiting for this destruction.")
+    backend = backend_of(key)
+    for version in key.versions.exclude(state__in=GONE):
+        destroy_material(backend, version)
+    return None
+
+
+def destroy_version(job: Job) -> Made:
+    check_votes(job)
+    version = version_of(job)
+    waiting = version.condition == Condition.PENDING_DESTRUCTION and version.destroy_at is not None
+    if not waiting or clock.database_now() < version.destroy_at:  # type: ignore[operator]
+        raise Conflict("The version is not waiting for this destruction.")
+    destroy_material(backend_of(job.key), version)
+    return None
+
+
+HANDLERS: dict[JobKind, Callable[[Job], Made]] = {
+    JobKind.CREATE: make_version,
+    JobKind.ROTATE: make_version,
+    JobKind.PREPARE: make_version,
+    JobKind.IMPORT: adopt_import,
+    JobKind.REMOVE_MATERIAL: remove_material,
+    JobKind.DESTROY: destroy_key,
+    JobKind.DESTROY_VERSION: destroy_version,
+}
+
+
+def take_back(job: Job) -> None:
+    """Remove what a job that failed for good may have made. Raises what the store refuses with."""
+    version = job.version
+    if version is None:
+        return
+    begun = version.condition == Condition.CREATING
+    returning = job.kind == JobKind.IMPORT and version.condition == Condition.UNAVAILABLE
+    if begun or returning:
+        destroy_material(backend_of(job.key), version)
+
+
+def version_of(job: Job) -> KeyVersion:
+    assert job.version is not None
+    return job.version
+
+
+def _check_wanted(version: KeyVersion) -> None:
+    """A version takes material while it is being created, or where its own was removed."""
+    if version.condition not in (Condition.CREATING, Condition.UNAVAILABLE):
+        raise Conflict("The version is no longer wanted.")
+
+
+def destroy_material(backend: Backend, version: KeyVersion) -> None:
+    """Destroy by handle, and by label where a crash left the handle unwritten."""
+    handle = version.handle
+    if not handle:
+        found = backend.find(version.id)
+        handle = found.handle if found else ""
+    if handle:
+        backend.destroy(handle)
+
+
+def check_votes(job: Job) -> None:
+    """Verify the votes again, here where it is done, not where it was asked for."""
+    action, approval = ACTION_OF[JobKind(job.kind)], job.approval
+    if approval is None:
+        if _expired(job):
+            return
+        if approvals.rule_for(action, targets.key(str(job.key_id), {})) is not None:
+            raise Conflict("This needs officers' votes now, and has none.")
+        return
+    fault = approvals.votes_fault(approval)
+    if not fault and (approval.action, approval.subject_id) != (action, str(job.key_id)):
+        fault = "they are for something else"
+    if fault:
+        raise Conflict(f"The votes don't hold: {fault}.")
+
+
+def _expired(job: Job) -> bool:
+    """Whether the job removes material at the time that was set, and voted on, when it was imported."""
+    if job.kind != JobKind.REMOVE_MATERIAL:
+        return False
+    until = version_of(job).material_expires_at
+    return until is not None and clock.database_now() >= until
+
+
+def prove(backend: Backend, material: Material, key: Key) -> None:
+    """Prove by a round trip that a key's new material works. Raises BackendError where it doesn't."""
+    check_material(backend, material, key.spec, key.usage, key.algorithm)
+
+
+def told(material: Material) -> dict[str, str]:
+    """Return what the store says of material as plain values; none of it is secret."""
+    public = material.public_key.hex() if material.public_key else ""
+    return {"handle": material.handle, "check_value": material.check_value, "public_key": public}
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two check values are equal, in constant time."""
+    return hmac.compare_digest(one.encode(), other.encode())
