@@ -1,4 +1,4 @@
-"""Reads about imported material that ends: it has to be brought again in time."""
+"""Reads about imported material that needs somebody: what ends, and ceremonies under way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from django.db.models import Q
 from keys import clock, gate
 from keys.actions import Action
 from keys.callers import Caller
-from keys.models import KeyVersion
+from keys.models import Ceremony, KeyVersion
+from keys.models.imports import CeremonyState
 from keys.states import GONE, Condition, KeyState
 
 SOON = timedelta(days=30)
@@ -44,3 +45,11 @@ def material_ending(caller: Caller) -> Ending:
         soon=list(soon.order_by("material_expires_at")[:10]),
         gone=list(gone.order_by("key__alias", "number")[:10]),
     )
+
+
+def ceremonies_under_way(caller: Caller) -> list[Ceremony]:
+    """Return open ceremonies with their custodians (`.custodians`), the one that ends next first."""
+    gate.read(caller, Action.READ_APPROVALS)
+    rows = Ceremony.objects.filter(state=CeremonyState.OPEN, expires_at__gt=clock.now())
+    rows = rows.select_related("key", "opened_by").prefetch_related("custodians__officer")
+    return list(rows.order_by("expires_at")[:50])

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -80,7 +81,7 @@ def export_key(
     key = locked(change)
     _check_exportable(change, key)
     version = find_version(key, number)
-    _check_version(version)
+    _check_version(version, change.now)
     recipient = base64.b64decode(public_key)
     facts = {
         "recipient_sha256": hashlib.sha256(recipient).hexdigest(),
@@ -112,7 +113,7 @@ def _check_exportable(change: Change[Key], key: Key) -> None:
         raise StateForbids(f"The key is {KeyState(key.state).label.lower()}.")
 
 
-def _check_version(version: KeyVersion) -> None:
+def _check_version(version: KeyVersion, now: datetime) -> None:
     if version.state not in _EXPORTED:
         raise StateForbids(
             f"Version {version.number} is {VersionState(version.state).label.lower()}."
@@ -120,6 +121,8 @@ def _check_version(version: KeyVersion) -> None:
     if version.condition:
         told = Condition(version.condition).label.lower()
         raise StateForbids(f"Version {version.number} is not ready: {told}.")
+    if version.material_expires_at and now >= version.material_expires_at:
+        raise StateForbids(f"The material of version {version.number} has expired.")
 
 
 def _take_out(

@@ -44,6 +44,7 @@ def create_classification(
     quorum_n: int | None = None,
     destruction_days: int = 30,
     suspended_decrypts: bool = False,
+    allows_export: bool = False,
     reason: str = "",
 ) -> Classification:
     """Create a classification. `quorum_m` of at least `quorum_n` officers must agree where both are given."""
@@ -59,6 +60,7 @@ def create_classification(
         "quorum_n": quorum_n,
         "destruction_days": destruction_days,
         "suspended_decrypts": suspended_decrypts,
+        "allows_export": allows_export,
     }
     chosen = names.slug(name, "name")
     if Classification.objects.filter(name=chosen).exists():
@@ -88,6 +90,7 @@ def update_classification(
     quorum: dict[str, int] | None = None,
     destruction_days: int | None = None,
     suspended_decrypts: bool | None = None,
+    allows_export: bool | None = None,
     reason: str = "",
 ) -> Classification:
     """Change a policy; what is left out stays. `quorum` is {"m": …, "n": …}, or {} for none.
@@ -106,6 +109,7 @@ def update_classification(
         "recipient_days": recipient_days,
         "destruction_days": destruction_days,
         "suspended_decrypts": suspended_decrypts,
+        "allows_export": allows_export,
     }
     changes = {name: value for name, value in wanted.items() if value is not None}
     if quorum is not None:

@@ -17,9 +17,9 @@ from keys import clock, queries
 from keys.actions import Action
 from keys.approvals import shortage
 from keys.callers import Caller, Kind
-from keys.models import Approval
+from keys.models import Approval, Key
 from keys.models.approval import ApprovalState
-from kms_console.web import watching, wording
+from kms_console.web import exports, facts, watching, wording
 from kms_console.web.doors import confirm, may, page
 from kms_console.web.forms import HouseForm
 from kms_console.web.verbs import Verb
@@ -121,6 +121,8 @@ def _render(
         "votes": votes,
         "agreed": sum(vote.approve for vote in votes),
         "officers": [people[one] for one in row.officers if one in people],
+        "ceremony": row.parameters.get("ceremony", "") if row.action == Action.IMPORT_KEY else "",
+        "waits": _waits(row),
         "request_json": json.dumps(body, indent=2, ensure_ascii=False),
         "form": form,
         "may_vote": _may_vote(caller, row, [vote.officer_id for vote in votes]),
@@ -144,10 +146,16 @@ def _parameters(body: dict[str, Any], row: Approval) -> list[tuple[str, Any, Any
     for name, value in row.parameters.items():
         if value in (None, "", [], {}):
             continue
-        if name == "operations":
-            value = [wording.label("action", one) for one in value]
-        found.append((wording.label("parameter", name), value, None))
+        if name == "public_key" and row.action == Action.EXPORT_KEY:
+            name, value = "recipient_sha256", exports.recipient_digest(value)
+        found.append((_named(row, name), facts.shown(name, value), None))
     return found
+
+
+def _named(row: Approval, name: str) -> str:
+    if name == "expires_at" and row.action == Action.IMPORT_KEY:
+        return "Material is removed"
+    return facts.named(name)
 
 
 def _policy_changes(
@@ -227,12 +235,24 @@ def _carry_out(caller: Caller, row: Approval) -> tuple[str, str, str] | None:
     if row.state != ApprovalState.APPROVED or row.requester_id != caller.principal_id:
         return None
     if row.action == Action.IMPORT_KEY and row.key is not None:
-        address = reverse("web:key-import", args=[row.key.alias])
-        return "Import the material", address, "Give the same material once more: it was not kept."
+        return _carry_out_import(row, row.key)
+    if row.action == Action.EXPORT_KEY and row.key is not None:
+        address = reverse("web:version-export", args=[row.key.alias, row.parameters["number"]])
+        return "Go to the download", address, "The wrapped material can be downloaded once."
     if row.action == Action.APPOINT_OFFICER:
         address = reverse("web:officer-appoint") + f"?request={row.id}"
         return "Appoint now", address, "The first password is shown to you once."
     return None
+
+
+def _carry_out_import(row: Approval, key: Key) -> tuple[str, str, str]:
+    if ceremony := row.parameters.get("ceremony"):
+        address = reverse("web:ceremony", args=[ceremony])
+        return "Back to the ceremony", address, "Its material can be imported now."
+    number = row.parameters.get("number")
+    address = reverse("web:import-material", args=[key.alias])
+    address += f"?version={number}" if number else ""
+    return "Import the material", address, "Bring the same material once more: it was not kept."
 
 
 @require_POST

@@ -76,7 +76,9 @@ class ClassificationForm(HouseForm):
         widget=forms.Textarea(attrs={"rows": 2}),
     )
     allowed_specs = forms.MultipleChoiceField(
-        label="Key types it allows", choices=specs.choices(SPECS), widget=forms.CheckboxSelectMultiple
+        label="Key types it allows",
+        choices=specs.choices(SPECS),
+        widget=forms.CheckboxSelectMultiple,
     )
     key_stores = forms.MultipleChoiceField(
         label="Key stores it allows", widget=forms.CheckboxSelectMultiple

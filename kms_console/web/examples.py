@@ -39,7 +39,9 @@ def curl(key: Key, address: str) -> str:
 def about(key: Key) -> str:
     """Return what has to be known to use a key, in a sentence or two, or nothing."""
     if key.usage == Usage.ENCRYPT_DECRYPT and SPECS[key.spec].family is Family.RSA:
-        return "RSA encrypts no more than fits its modulus. For anything larger, generate a data key."
+        return (
+            "RSA encrypts no more than fits its modulus. For anything larger, generate a data key."
+        )
     return _ABOUT.get(key.usage, "")
 
 

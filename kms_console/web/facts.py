@@ -57,7 +57,9 @@ def rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return an entry's facts as label and value: what was asked first, then what came of it."""
     asked = facts.get("asked")
     found = list(_told(asked)) if isinstance(asked, Mapping) else []
-    rest = {name: value for name, value in facts.items() if name not in ("asked", "policy", "diffs")}
+    rest = {
+        name: value for name, value in facts.items() if name not in ("asked", "policy", "diffs")
+    }
     return found + [row for row in _told(rest) if row not in found]
 
 

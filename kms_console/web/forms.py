@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -148,3 +150,95 @@ class PasswordForm(HouseForm):
         if "new" in values and "again" in values and values["new"] != values["again"]:
             self.add_error("again", "The two new passwords differ.")
         return values
+
+
+class Unechoed(forms.Textarea):
+    """A text area that never shows again what was sent, not even after an error."""
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context: dict[str, Any] = super().get_context(name, None, attrs)
+        return context
+
+
+def secret_field(label: str, limit: int, *, required: bool = True, help_text: str = "") -> Any:
+    """Return a field for a secret in one line: hidden while typed, never shown again."""
+    return forms.CharField(
+        label=label,
+        required=required,
+        max_length=limit,
+        strip=False,
+        help_text=help_text,
+        widget=forms.PasswordInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "class": "mono"}
+        ),
+    )
+
+
+def check_value_field(label: str, *, required: bool = False, help_text: str = "") -> Any:
+    return forms.CharField(
+        label=label,
+        required=required,
+        max_length=100,
+        help_text=help_text,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "class": "mono"}
+        ),
+    )
+
+
+class BlobFields(HouseForm):
+    """A form with bytes that come as base64 (the field `blob`) or as a file (`file`), one of the two."""
+
+    blob_limit = 16 * 1024
+    blob_name = "material"
+
+    def blob_of(self, values: dict[str, Any], *, required: bool = True) -> bytes | None:
+        """Return the bytes, once; whatever is wrong is told at the field. Call it from clean()."""
+        text, file = values.pop("blob", ""), values.pop("file", None)
+        if bool(text) == bool(file):
+            if required or text:
+                self.add_error("blob", f"Give the {self.blob_name} once: as base64 or as a file.")
+            return None
+        if file:
+            data: bytes = file.read(self.blob_limit + 1)
+        else:
+            data = self.decoded(text)
+            if not data:
+                self.add_error("blob", "That is not base64.")
+                return None
+        if not 0 < len(data) <= self.blob_limit:
+            self.add_error("blob", f"The {self.blob_name} has 1 to {self.blob_limit:,} bytes.")
+            return None
+        return data
+
+    @staticmethod
+    def decoded(text: str) -> bytes:
+        """Return what base64 stands for, or nothing where it is none."""
+        try:
+            return base64.b64decode("".join(text.split()), validate=True)
+        except (ValueError, binascii.Error):
+            return b""
+
+    @staticmethod
+    def as_text(data: bytes) -> str:
+        """Return a file's text, or nothing where it is none."""
+        try:
+            text = data.decode("ascii")
+        except UnicodeDecodeError:
+            return ""
+        return text if all(c.isprintable() or c in "\r\n\t" for c in text) else ""
+
+
+def blob_field(label: str) -> Any:
+    return forms.CharField(
+        label=label,
+        required=False,
+        max_length=32 * 1024,
+        widget=Unechoed(
+            attrs={"rows": 3, "class": "mono", "autocomplete": "off", "spellcheck": "false"}
+        ),
+    )
+
+
+def file_field(label: str) -> Any:
+    return forms.FileField(label=label, required=False, max_length=255, allow_empty_file=False)

@@ -140,11 +140,13 @@ def _usage(request: HttpRequest, spec: KeySpec) -> Usage:
 
 
 def _create(
-    request: HttpRequest, caller: Caller, classification: Classification, spec: KeySpec, usage: Usage
+    request: HttpRequest,
+    caller: Caller,
+    classification: Classification,
+    spec: KeySpec,
+    usage: Usage,
 ) -> HttpResponse:
-    form = KeyForm(
-        classification, spec, usage, request.POST if request.method == "POST" else None
-    )
+    form = KeyForm(classification, spec, usage, request.POST if request.method == "POST" else None)
 
     def create(values: dict[str, Any]) -> HttpResponse:
         key = a.create_key(

@@ -92,7 +92,7 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         "curl": examples.curl(key, request.build_absolute_uri("/").rstrip("/")),
         "curl_about": examples.about(key),
         "now": clock.now(),
-        "importable": key.state == KeyState.PENDING_IMPORT and may(caller, Action.IMPORT_KEY),
+        "importable": _importable(caller, key),
         "unavailable": [row for row in versions if _unavailable(row)],
         "pair": SPECS[key.spec].asymmetric,
         "budget": budget(primary, key),
@@ -104,6 +104,12 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         "certifiable": certifiable(key) and may(caller, Action.CERTIFICATE_REQUEST),
     }
     return render(request, "keys/page.html", context)
+
+
+def _importable(caller: Caller, key: Key) -> bool:
+    """Whether this person can be offered to bring the key's first or next material."""
+    takes = key.state in (KeyState.PENDING_IMPORT, KeyState.ENABLED)
+    return key.origin == Origin.IMPORTED and takes and may(caller, Action.IMPORT_KEY)
 
 
 def _unavailable(version: KeyVersion) -> bool:

@@ -10,14 +10,26 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from keys import clock, queries, queries_audit, statistics
+from keys import (
+    clock,
+    counters,
+    queries,
+    queries_audit,
+    queries_ceremonies,
+    queries_material,
+    statistics,
+)
 from keys.actions import Action
 from keys.callers import Caller
+from keys.models import Key
+from keys.models.key import Origin
 from keys.queries import Overview
+from keys.queries_material import Ending
 from keys.states import KeyState
 from keys.statistics import ClassCount, Week
 from kms_console import health
 from kms_console.web import wording
+from kms_console.web.ceremonies import Task, task_of
 from kms_console.web.doors import may, page
 from kms_console.web.templatetags.console import relative
 
@@ -63,13 +75,18 @@ def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 def _matters(caller: Caller, found: Overview) -> list[Matter]:
     """Return what needs attention, the most pressing first."""
+    ending = queries_material.material_ending(caller)
     return [
         *_unhealthy(),
         *_compromised(found),
         *_approved(caller),
+        *_ceremonies(caller),
         *_votes(caller),
+        *_material_gone(ending),
         *_suspended(found),
+        *_low_budgets(found),
         *_overdue(found),
+        *_material_ending(ending),
         *_destructions(found),
         *_policies(found),
         *_failed_jobs(found),
@@ -155,6 +172,91 @@ def _votes(caller: Caller) -> list[Matter]:
     ]
 
 
+_ASKED = {
+    Task.COMPONENT: "You are asked to enter a component",
+    Task.WHOLE: "You are asked to bring the material",
+    Task.CONFIRM: "You are asked to compare a check value",
+    Task.IMPORT: "A key ceremony is ready for its import",
+}
+
+
+def _ceremonies(caller: Caller) -> list[Matter]:
+    """Return the key ceremonies in which this officer must do something now."""
+    if not may(caller, Action.OPEN_CEREMONY):
+        return []
+    return [
+        Matter(
+            "note",
+            "users",
+            f"{_ASKED[task]}: {row.key.name}",
+            f"In the key ceremony that {row.opened_by.name} opened. It ends {relative(row.expires_at)}.",
+            reverse("web:ceremony", args=[row.id]),
+            "Go there",
+        )
+        for row in queries_material.ceremonies_under_way(caller)
+        if (task := task_of(caller, row)) in _ASKED
+    ]
+
+
+def _material_gone(ending: Ending) -> list[Matter]:
+    return [
+        Matter(
+            "bad",
+            "circle-alert",
+            f"{row.key.name}: the material of version {row.number} is not here",
+            "It expired, or was deleted. "
+            + (
+                "Nothing can be protected with the key"
+                if row.primary
+                else "Nothing can be read with it"
+            )
+            + " until the same material is imported again.",
+            reverse("web:key", args=[row.key.alias]),
+            "Open the key",
+        )
+        for row in ending.gone
+    ]
+
+
+def _material_ending(ending: Ending) -> list[Matter]:
+    return [
+        Matter(
+            "warn",
+            "calendar-clock",
+            f"{row.key.name}: the material of version {row.number} expires "
+            f"{relative(row.material_expires_at)}",
+            "It is removed then. Have the same material, or new, at hand.",
+            reverse("web:key", args=[row.key.alias]),
+            "Open the key",
+        )
+        for row in ending.soon
+    ]
+
+
+def _low_budgets(found: Overview) -> list[Matter]:
+    matters = []
+    for row in found.low_budgets:
+        budget = counters.budget(row.id, row.key.algorithm)
+        if budget is None:
+            continue
+        matters.append(
+            Matter(
+                "warn",
+                "gauge",
+                f"{row.key.name} has little of its message budget left",
+                f"{budget.share} % of {budget.limit:,} messages are handed out. "
+                + (
+                    "Import new material: that rotates it."
+                    if row.key.origin == Origin.IMPORTED
+                    else "The next sweep rotates it, or asks for votes."
+                ),
+                reverse("web:key", args=[row.key.alias]),
+                "Open the key",
+            )
+        )
+    return matters
+
+
 def _overdue(found: Overview) -> list[Matter]:
     matters = []
     for key in found.overdue:
@@ -162,6 +264,9 @@ def _overdue(found: Overview) -> list[Matter]:
         text = f"It was due {relative(key.rotate_at)}." + (
             f" Rotation of {key.classification.title} is paused." if paused else ""
         )
+        if queries_ceremonies.awaits_material(key):
+            matters.append(_needs_material(key, text))
+            continue
         matters.append(
             Matter(
                 "warn",
@@ -173,6 +278,17 @@ def _overdue(found: Overview) -> list[Matter]:
             )
         )
     return matters
+
+
+def _needs_material(key: Key, text: str) -> Matter:
+    return Matter(
+        "warn",
+        "upload",
+        f"{key.name} needs new material",
+        f"{text} Its material comes from outside: only an officer who brings new can rotate it.",
+        reverse("web:key-import", args=[key.alias]),
+        "Bring it",
+    )
 
 
 def _destructions(found: Overview) -> list[Matter]:

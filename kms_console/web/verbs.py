@@ -266,8 +266,11 @@ def for_key(caller: Caller, key: Key) -> list[Verb]:
     """Return what this person can be offered for a key in its state."""
     state = KeyState(key.state)
     fitting = [row for row in KEY_VERBS.values() if state in row.states]
-    if key.publish_days is None:
-        fitting = [row for row in fitting if row.verb.name != "prepare"]
+    # An imported key rotates by new material; only what is published is made ahead.
+    imported = key.origin == Origin.IMPORTED
+    left_out = {"rotate"} if imported else set()
+    left_out |= {"prepare"} if imported or key.publish_days is None else set()
+    fitting = [row for row in fitting if row.verb.name not in left_out]
     return [row.verb for row in fitting if caller.role in row.verb.action.row.roles]
 
 

@@ -211,6 +211,7 @@ _LABELS: dict[str, Any] = {
     "version_state": lambda value: state("version", value)[2],
     "key_state": lambda value: state("key", value)[2],
     "role": _ROLES.get,
+    "outcome": lambda value: state("outcome", value)[2],
 }
 
 
@@ -232,7 +233,19 @@ def consequence(action: str, parameters: Mapping[str, Any], subject: str, presen
     for row in KEY_VERBS.values():
         if row.verb.action.value == action:
             return row.explanation
+    if action == "import_key":
+        return _import(parameters, subject)
     return _CONSEQUENCES.get(action, "").format(subject=subject)
+
+
+def _import(parameters: Mapping[str, Any], subject: str) -> str:
+    number = parameters.get("number")
+    what = f"Version {number} of the key {subject}" if number else f"The key {subject}"
+    again = " again" if number else ""
+    taken = f"{what} may take{again} exactly the material that has this check value."
+    if parameters.get("ceremony"):
+        return f"{taken} Officers brought it together in a ceremony; who asked then imports it."
+    return f"{taken} Who asked then brings it once more; it was not kept."
 
 
 _VERSION_ACTIONS = {
@@ -242,15 +255,12 @@ _VERSION_ACTIONS = {
     "revoke_version": "revoke",
     "destroy_version": "destroy",
     "cancel_version_destruction": "cancel-destruction",
+    "delete_material": "delete-material",
 }
 _CONSEQUENCES = {
-    "import_key": "The key {subject} may take exactly the material that has this check value. Who asked "
-    "then gives it once more; it was not kept.",
     "export_key": "The material of the key {subject} leaves its key store, encrypted for the recipient "
     "whose public key has this digest. Whoever holds the private key to it can then do everything "
     "that this key can, and nobody can call that back.",
-    "delete_material": "The material of this version of {subject} is removed from its key store. Until "
-    "the same material is imported again, the version can't be used for anything.",
     "update_classification": "The classification {subject} changes as listed. Its keys keep their "
     "material; rotation follows the new period at once.",
     "pause_rotation": "Scheduled rotation stops for every key of {subject} until somebody resumes it. "

@@ -213,7 +213,7 @@ def test_a_large_body_in_chunks_is_counted_as_it_comes(house: House) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"items": [' + b"{}," * 300_000 + b"{}]}",
+        b'{"items": [' + b"{}," * 600_000 + b"{}]}",
         b'{"items": [{"context": {' + b",".join(b'"%d": ""' % n for n in range(150_000)) + b"}}]}",
     ],
     ids=["items", "members"],

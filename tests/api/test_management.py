@@ -13,7 +13,7 @@ from django.conf import settings
 
 from audit.merkle import verify_inclusion
 from keys.backends import registry
-from keys.models import Approval, KeyStore, KeyVersion
+from keys.models import Approval, Key, KeyStore, KeyVersion
 from tests.api.clients import Answer, Api, application, person
 from tests.house import House
 
@@ -66,6 +66,58 @@ def test_a_keys_whole_life(house: House) -> None:
     )
     doors = {entry["door"] for entry in house.entries(object_id=key["id"])}
     assert doors == {"rest", "schedule"}  # what a job does at the store is the scheduler's
+
+
+def test_a_key_is_made_for_one_purpose_and_says_so(house: House) -> None:
+    olga = person("olga")
+    wanted = {
+        "name": "Parcels",
+        "classification": "internal",
+        "spec": "RSA_2048",
+        "usage": "WRAP_UNWRAP",
+        "algorithm": "RSAES_OAEP_SHA_384",
+        "publish_days": 7,
+    }
+    key = olga.post("keys", wanted).json
+    assert (key["usage"], key["algorithm"]) == ("WRAP_UNWRAP", "RSAES_OAEP_SHA_384")
+    assert (key["publish_days"], key["exportable"], key["budget"]) == (7, False, None)
+    assert olga.get("keys/parcels/versions/1").json["material_expires_at"] is None
+    listed = next(k for k in olga.get("keys").json["items"] if k["alias"] == "parcels")
+    assert "budget" not in listed  # a list asks the database once, not once a row
+    assert listed | {"budget": None} == key
+    refused: list[tuple[dict[str, object], str]] = [
+        ({"usage": "GENERATE_VERIFY_MAC"}, "usage"),
+        ({"usage": "SIGN_VERIFY"}, "algorithm"),
+        ({"exportable": True}, "exportable"),
+        ({"exportable": "yes"}, "exportable"),
+        ({"publish_days": 0}, "publish_days"),
+    ]
+    for change, field in refused:
+        problem = olga.post("keys", {**wanted, "name": "Other", **change}).problem(400, "invalid")
+        assert problem["field"] == field
+
+
+def test_a_classification_allows_exportable_keys_or_not(house: House) -> None:
+    ada, olga = person("ada"), person("olga")
+    assert ada.get("classifications/internal").json["allows_export"] is False
+    changed = ada.patch("classifications/internal", {"allows_export": True})
+    assert changed.json["allows_export"] is True
+    wanted = {"name": "Movable", "classification": "internal", "spec": "AES_256"}
+    made = olga.post("keys", {**wanted, "exportable": True})
+    assert (made.status, made.json["exportable"]) == (201, True), made.body
+
+
+def test_a_key_with_short_nonces_shows_what_is_left_of_its_budget(house: House) -> None:
+    olga = person("olga")
+    wanted = {"name": "Short", "classification": "internal", "spec": "AES_128"}
+    made = olga.post("keys", wanted).json
+    assert made["budget"] == {"used": 0, "limit": 2**32}
+    house.grant("billing", Key.objects.get(alias="short"), "encrypt")
+    application(house, "billing").post("keys/short/encrypt", {"plaintext": "QQ=="})
+    used = olga.get("keys/short").json["budget"]["used"]
+    assert 1 <= used <= settings.COUNTER_BLOCK
+    assert olga.post("keys/short/rotate").status == 200
+    assert olga.get("keys/short").json["budget"] == {"used": 0, "limit": 2**32}
 
 
 def test_lists_page_by_key_and_narrow(house: House) -> None:

@@ -121,6 +121,20 @@ def test_one_story_with_curl_and_a_real_server(house: House) -> None:
         )
         assert json.loads(out.stdout)["version"] == 1
 
+        # Many at once, more than any other body may have.
+        text = "A" * 64 * 1024
+        many = json.dumps({"items": [{"plaintext": text}] * 20 + [{"plaintext": text * 2}]})
+        status, _, answer = server.request(
+            "POST",
+            "/api/v1/keys/invoices/encrypt/batch",
+            many.encode(),
+            Authorization=f"Bearer {token}",
+            Content_Type="application/json",
+        )
+        results = json.loads(answer)["results"]
+        assert (status, len(results)) == (200, 21)
+        assert [r["error"]["code"] for r in results if "error" in r] == ["too_large"]
+
         # What falls through to Django: no token, a page, another method.
         status, headers, answer = server.request("POST", "/api/v1/keys/invoices/encrypt", b"{}")
         assert (status, headers["content-type"]) == (401, PROBLEM)
@@ -135,7 +149,7 @@ def test_one_story_with_curl_and_a_real_server(house: House) -> None:
         assert (status, json.loads(answer)["code"]) == (405, "method_not_allowed")
         assert headers["allow"] == "POST"
     entries = house.entries(actor_name="billing", action="encrypt")
-    assert [(e["door"], e["source"]) for e in entries] == [("rest", "127.0.0.1")] * 2
+    assert [(e["door"], e["source"]) for e in entries] == [("rest", "127.0.0.1")] * 3
 
 
 @pytest.mark.each_database

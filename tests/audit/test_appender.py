@@ -223,6 +223,63 @@ def test_a_full_queue_refuses_and_what_was_queued_still_commits(database: Databa
     assert verify().ok
 
 
+def test_events_that_belong_together_stand_one_after_the_other(database: Database) -> None:
+    def many(number: int) -> None:
+        for n in range(10):
+            pair = [use(request_id=f"{number}.{n}", action=action) for action in ("from", "to")]
+            index = appender().submit(*pair, epoch=0, subjects=KEY_1).result()
+            rows = Entry.objects.filter(index__in=[index, index + 1]).order_by("index")
+            assert [str(row.uuid) for row in rows] == [event.uuid for event in pair]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(many, range(8)))
+    assert head().size == 160
+    assert verify().ok
+
+
+def test_of_events_that_belong_together_all_are_superseded_or_none(database: Database) -> None:
+    write(use(), subjects=("key:2",))
+    both = appender().submit(use(), use(), epoch=0, subjects=KEY_1 | KEY_2)
+    other = appender().submit(use(), use(), epoch=0, subjects=KEY_1)
+    assert isinstance(both.exception(), Superseded)
+    assert other.result() == 1
+    assert head().size == 3
+
+
+def test_of_events_that_belong_together_one_that_is_refused_takes_its_own_with_it(
+    database: Database,
+) -> None:
+    twice = use()
+    write(twice)
+    with held_log():
+        futures = [
+            appender().submit(*events, epoch=0, subjects=NOTHING)
+            for events in ((use(), use()), (use(), twice, use()), (use(), use()))
+        ]
+    assert [type(future.exception()) for future in futures] == [
+        type(None),
+        LogWriteFailed,
+        type(None),
+    ]
+    assert head().size == 6
+    assert verify().ok
+
+
+def test_a_full_queue_is_full_of_events_and_nothing_is_no_event(database: Database) -> None:
+    with own_appender(limit=8) as mine:
+        with held_log():
+            first = mine.submit(use(), epoch=0, subjects=NOTHING)
+            while not first.running():
+                threading.Event().wait(0.001)
+            many = mine.submit(*[use() for _ in range(8)], epoch=0, subjects=NOTHING)
+            with pytest.raises(QueueFull):
+                mine.submit(use(), epoch=0, subjects=NOTHING)
+        assert (first.result(), many.result()) == (1, 2)
+        assert mine.submit(use(), epoch=0, subjects=NOTHING).result() == 10
+        with pytest.raises(ValueError):
+            mine.submit(epoch=0, subjects=NOTHING)
+
+
 def test_a_waiter_that_gave_up_before_its_turn_is_not_recorded(database: Database) -> None:
     with held_log():
         first = appender().submit(use(), epoch=0, subjects=NOTHING)

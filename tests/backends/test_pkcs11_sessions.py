@@ -10,15 +10,22 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pkcs11 import Attribute
 
+from keys.algorithms import SPECS, Usage
+from keys.backends import materials
 from keys.backends.base import NoMaterial
+from keys.backends.pkcs11 import keyring
 from keys.backends.pkcs11 import module as module_file
 from keys.backends.pkcs11.backend import Pkcs11Backend
-from keys.errors import BackendUnavailable, KeyServiceError
+from keys.backends.pkcs11.connection import Pooled
+from keys.backends.pkcs11.passing import passing, secret
+from keys.errors import BackendUnavailable, CannotDecrypt, KeyServiceError
 from keys.secret import Secret
 from tests.backends.test_pkcs11 import another, on_the_token
 from tests.hsm import Token
@@ -48,6 +55,10 @@ def test_use_goes_on_after_the_token_went_away_and_came_back(
     aes = hsm.generate(uuid.uuid4(), "AES_256").handle
     pair = hsm.generate(uuid.uuid4(), "ECC_NIST_P256")
     sealed = hsm.encrypt(aes, "AES_256_GCM", b"before", AAD)
+    kwp = hsm.generate(uuid.uuid4(), "AES_256", usage=Usage.WRAP_UNWRAP).handle
+    wrapped = hsm.wrap(kwp, "AES_KWP", bytes(32))
+    agreeing = hsm.generate(uuid.uuid4(), "ECC_NIST_P256", usage=Usage.KEY_AGREEMENT).handle
+    secret_before = hsm.agree(agreeing, "ECDH", pair.public_key or b"")
     disturb(hsm, softhsm)
     assert hsm.decrypt(aes, "AES_256_GCM", sealed, AAD) == b"before"
     disturb(hsm, softhsm)
@@ -55,6 +66,12 @@ def test_use_goes_on_after_the_token_went_away_and_came_back(
     disturb(hsm, softhsm)
     signature = hsm.sign(pair.handle, "ECDSA_SHA_256", b"x")
     assert hsm.verify(pair.handle, "ECDSA_SHA_256", b"x", signature)
+    disturb(hsm, softhsm)
+    assert hsm.unwrap(kwp, "AES_KWP", wrapped) == bytes(32)
+    disturb(hsm, softhsm)
+    assert hsm.wrap(kwp, "AES_KWP", bytes(32)) == wrapped
+    disturb(hsm, softhsm)
+    assert hsm.agree(agreeing, "ECDH", pair.public_key or b"") == secret_before
     disturb(hsm, softhsm)
     assert len(hsm.random(16)) == 16
     disturb(hsm, softhsm)
@@ -155,6 +172,96 @@ def test_more_threads_than_sessions_wait_their_turn(softhsm: Token) -> None:
     assert len(set(tags)) == 1
     assert store._connection()._open == 2
     store.close()
+
+
+def passing_objects(hsm: Pkcs11Backend) -> int:
+    """How many objects of sessions there are in this process. SoftHSM shows them to any session."""
+    with hsm._connection().managing() as session:
+        return len(list(session.get_objects({Attribute.TOKEN: False})))
+
+
+def test_an_object_of_a_session_can_be_counted(hsm: Pkcs11Backend) -> None:
+    """Without this the tests below could count nothing and never fail."""
+    with hsm._connection().session() as pooled:
+        with passing(lambda: secret(pooled.session, b"somebody's key")):
+            assert passing_objects(hsm) == 1
+        assert passing_objects(hsm) == 0
+
+
+def test_eight_threads_wrap_unwrap_and_agree_and_leave_nothing_in_the_token(
+    hsm: Pkcs11Backend,
+) -> None:
+    kwp = hsm.generate(uuid.uuid4(), "AES_256", usage=Usage.WRAP_UNWRAP).handle
+    rsa = hsm.generate(uuid.uuid4(), "RSA_2048", usage=Usage.WRAP_UNWRAP).handle
+    agreeing = {
+        spec: hsm.generate(uuid.uuid4(), spec, usage=Usage.KEY_AGREEMENT)
+        for spec in ("ECC_NIST_P521", "X25519")
+    }
+    aes = hsm.generate(uuid.uuid4(), "AES_256").handle
+    pairs = {spec: materials.new_pair(SPECS[spec]) for spec in agreeing}
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        key = bytes([number + 1]) * 32
+        for _ in range(30):
+            if hsm.unwrap(kwp, "AES_KWP", hsm.wrap(kwp, "AES_KWP", key)) != key:
+                wrong.append("kwp")
+            sealed = hsm.wrap(rsa, "RSAES_OAEP_SHA_1", key)
+            if hsm.unwrap(rsa, "RSAES_OAEP_SHA_1", sealed) != key:
+                wrong.append("rsa")
+            for bad in (bytes(24), bytes(32)):
+                with pytest.raises(CannotDecrypt):
+                    hsm.unwrap(kwp, "AES_KWP", bad)
+            for spec, made in agreeing.items():
+                private, peer = pairs[spec]
+                theirs = materials.agreed(SPECS[spec], private, made.public_key or b"")
+                if hsm.agree(made.handle, "ECDH", peer) != theirs:
+                    wrong.append(spec)
+            opened = hsm.decrypt(aes, "AES_256_GCM", hsm.encrypt(aes, "AES_256_GCM", key, b""), b"")
+            if opened != key:
+                wrong.append("gcm")
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, number) for number in range(8)]:
+            done.result()
+    assert wrong == []
+    assert passing_objects(hsm) == 0
+
+
+def test_making_and_finding_keys_leaves_nothing_passing_behind(
+    hsm: Pkcs11Backend, softhsm: Token
+) -> None:
+    hsm._keyring._abilities = None
+    keyring._tried.clear()  # so that the token is tried out again
+    assert hsm.capabilities().algorithms
+    for spec, usage in (
+        ("AES_128", Usage.WRAP_UNWRAP),
+        ("RSA_2048", Usage.WRAP_UNWRAP),
+        ("ECC_NIST_P256", Usage.KEY_AGREEMENT),
+    ):
+        material = hsm.generate(uuid.uuid4(), spec, usage=usage)
+        hsm.suspend(material.handle)
+        hsm.resume(material.handle)
+        assert hsm.find(uuid.UUID(material.handle[:32])) == material
+        hsm.destroy(material.handle)
+    assert passing_objects(hsm) == 0
+
+
+def test_where_a_passing_object_cannot_be_destroyed_the_connection_is_given_up(
+    hsm: Pkcs11Backend,
+) -> None:
+    handle = hsm.generate(uuid.uuid4(), "AES_256").handle
+    before = hsm._connection().generation
+
+    def act(pooled: Pooled) -> None:
+        with passing(lambda: secret(pooled.session, b"somebody's key")) as item:
+            item.destroy()  # then the second time fails
+
+    with pytest.raises(BackendUnavailable):
+        hsm._keyring.in_session(None, act)
+    assert hsm._connection().generation > before
+    assert passing_objects(hsm) == 0
+    hsm.encrypt(handle, "AES_256_GCM", b"x", AAD)
 
 
 def reconnect(hsm: Pkcs11Backend, softhsm: Token) -> None:

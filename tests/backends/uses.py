@@ -10,7 +10,7 @@ import pytest
 from keys.algorithms import ALGORITHMS, SPECS, MessageType, Usage
 from keys.backends import materials
 from keys.backends.base import Backend, Material
-from keys.errors import CannotDecrypt, Invalid
+from keys.errors import CannotDecrypt, Invalid, Unsupported
 from keys.secret import Secret
 
 AAD = b"header and context"
@@ -107,7 +107,14 @@ def _macs(store: Backend, spec: str, material: Material, algorithm: str) -> None
 
 
 def _wraps(store: Backend, spec: str, material: Material, algorithm: str) -> None:
-    for target in (bytes(range(16)), bytes(range(32)), b"a key of 17 bytes"):
+    try:
+        odd = store.wrap(material.handle, algorithm, b"a key of 17 bytes")
+    except Unsupported as error:
+        # SoftHSM pads AES-KWP wrongly, and its store says what lengths it takes instead.
+        assert "whole 8 bytes" in error.detail
+    else:
+        assert store.unwrap(material.handle, algorithm, odd) == b"a key of 17 bytes"
+    for target in (bytes(range(16)), bytes(range(32))):
         wrapped = store.wrap(material.handle, algorithm, target)
         assert target not in wrapped
         assert store.unwrap(material.handle, algorithm, wrapped) == target

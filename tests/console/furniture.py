@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keys import administration
-from keys.models import Grant, Job, Principal
+from keys.models import Classification, Grant, Job, Principal
 from tests.house import House
 
 
@@ -23,6 +23,14 @@ def furnish(house: House) -> Furnished:
     administration.schedule_destruction(house.olga, "doomed", reason="nobody needs it")
     stolen = house.key("internal", name="Stolen", alias="stolen", spec="ECC_NIST_P256")
     house.move(stolen, 1, "compromised", reason="found in the open")
+    Classification.objects.filter(name="patient-health").update(allows_export=True)
+    house.key("patient-health", name="Leaving", alias="leaving", exportable=True)
+    house.key("internal", name="Signer", alias="signer", spec="ECC_NIST_P256", publish_days=30)
+    house.key("internal", name="Split", alias="split", origin="imported")
+    officers = ["Olga", "Otto", "Oona"]
+    ceremony = administration.open_ceremony(
+        house.olga, "split", custodians=officers, split=True, place="Room 2"
+    )
     request = house.pending(administration.rotate_key, house.otto, "records", reason="new year")
     billing = Principal.objects.get(name="billing")
     credential = billing.credentials.get()
@@ -35,9 +43,17 @@ def furnish(house: House) -> Furnished:
         "overview": "/",
         "keys": "/keys",
         "key": f"/keys/{key.alias}",
-        "key-create": "/keys/-/new?classification=internal",
+        "key-create": "/keys/-/new?classification=internal&spec=ECC_NIST_P256",
         "key-edit": f"/keys/{key.alias}/edit",
         "key-import": f"/keys/{waiting.alias}/import",
+        "import-parameters": f"/keys/{waiting.alias}/import/parameters",
+        "import-material": f"/keys/{waiting.alias}/import/material",
+        "ceremony-open": f"/keys/{waiting.alias}/import/ceremony",
+        "ceremony": f"/ceremonies/{ceremony.id}",
+        "ceremony-cancel": f"/ceremonies/{ceremony.id}/cancel",
+        "ceremony-minutes": f"/ceremonies/{ceremony.id}/minutes",
+        "version-export": "/keys/leaving/versions/1/export",
+        "certificate-request": "/keys/signer/certificate",
         "key-verb": f"/keys/{key.alias}/do/rotate",
         "version-verb": f"/keys/{stolen.alias}/versions/1/do/destroy",
         "approvals": "/approvals?show=all",
@@ -75,9 +91,24 @@ def furnish(house: House) -> Furnished:
     return Furnished(addresses)
 
 
+def sent_to(furnished: Furnished) -> dict[str, str]:
+    """Return the addresses that take a form and are no pages, by the name of their route."""
+    ceremony = furnished.addresses["ceremony"]
+    return {
+        "sign-out": "/sign-out",
+        "audit-export": "/audit/export",
+        "audit-verify": "/audit/verify",
+        "vote": furnished.addresses["approval"] + "/vote",
+        "public-key": "/keys/signer/public-key",
+        "ceremony-enter": f"{ceremony}/enter",
+        "ceremony-confirm": f"{ceremony}/confirm",
+        "ceremony-import": f"{ceremony}/import",
+    }
+
+
 # Pages that change nothing by being looked at, and that every role may see.
 FOR_EVERYBODY = (
     "overview", "keys", "key", "approvals", "approval", "jobs", "job", "audit", "audit-entry",
     "classifications", "classification", "applications", "application", "people", "account",
-    "key-stores",
+    "key-stores", "ceremony", "ceremony-minutes",
 )  # fmt: skip

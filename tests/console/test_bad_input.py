@@ -11,7 +11,7 @@ from django.test import Client
 from audit.models import Entry
 from keys.models import Approval, Classification, Grant, Job, Key, KeyStore, Principal
 from tests.console.conftest import signed_in_client
-from tests.console.furniture import Furnished, furnish
+from tests.console.furniture import Furnished, furnish, sent_to
 from tests.house import House
 
 QUERIES = [
@@ -34,6 +34,12 @@ QUERIES = [
     "?key=../../etc/passwd",
     "?classification=%F0%9F%94%91",
     "?proof=yes&officers=999999999999",
+    "?version=99999999999",
+    "?version=-1",
+    "?version=2",
+    "?spec=ROT13&usage=nothing",
+    "?classification=internal&spec=AES_256&usage=NONSENSE",
+    "?algorithm=%00",
     "?" + "&".join(f"a{n}=1" for n in range(900)),
 ]
 VALUES: list[Any] = [
@@ -65,13 +71,16 @@ FIELDS = (
     "key_stores", "context", "not_before", "expires_at", "source_networks", "application",
     "key", "classification", "material", "originated_at", "digest", "vote", "comment", "old",
     "new", "again", "minimum_protection", "description", "owner", "suspended_decrypts",
-    "format", "since",
+    "format", "since", "algorithm", "exportable", "publish_days", "blob", "token", "wrapping_key",
+    "check_value", "custodians", "split", "first", "place", "component", "public_key", "version",
+    "number", "subject", "dns_names", "emails", "ip_addresses", "uris", "request",
 )  # fmt: skip
 # Pages that read their query, and who may look at them.
 READING = {
     "olga": (
         "overview", "keys", "key", "key-create", "approvals", "jobs", "audit", "audit-entry",
-        "applications", "people", "grant-create",
+        "applications", "people", "grant-create", "key-import", "import-parameters",
+        "import-material", "ceremony-open", "ceremony", "ceremony-minutes", "version-export",
     ),
     "ada": ("officer-appoint", "credential-issue", "key-stores", "classification"),
 }  # fmt: skip
@@ -116,8 +125,7 @@ def test_no_form_value_breaks_a_page_or_leaves_anything_behind(
     changing = {
         n: a for n, a in furnished.addresses.items() if n not in ("key-verb", "version-verb")
     }
-    changing["vote"] = furnished.addresses["approval"] + "/vote"
-    changing["export"] = "/audit/export"
+    changing |= {n: a for n, a in sent_to(furnished).items() if n != "sign-out"}
     # What the role may not do at all, the gate refuses before it looks at any value.
     changing = {n: a for n, a in changing.items() if client.get(a).status_code != 403}
     assert len(changing) > 10
@@ -139,7 +147,11 @@ def test_no_reference_breaks_a_page(reference: str, olga: Client) -> None:
         "/keys/{}", "/keys/{}/edit", "/keys/{}/do/rotate", "/keys/{}/versions/1/do/suspend",
         "/keys/invoices/do/{}", "/keys/invoices/versions/{}/do/suspend", "/approvals/{}",
         "/jobs/{}", "/audit/{}", "/classifications/{}", "/applications/{}", "/grants/{}/revoke",
-        "/people/{}/dismiss", "/key-stores/{}/off",
+        "/people/{}/dismiss", "/key-stores/{}/off", "/keys/{}/import", "/keys/{}/import/parameters",
+        "/keys/{}/import/material", "/keys/{}/import/ceremony", "/keys/{}/public-key",
+        "/keys/{}/certificate", "/keys/{}/versions/1/export", "/keys/invoices/versions/{}/export",
+        "/ceremonies/{}", "/ceremonies/{}/enter", "/ceremonies/{}/confirm", "/ceremonies/{}/import",
+        "/ceremonies/{}/cancel", "/ceremonies/{}/minutes", "/ceremonies/{}/minutes.txt",
     ):  # fmt: skip
         address = pattern.format(reference)
         for send in (olga.get, olga.post):

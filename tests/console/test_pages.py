@@ -12,12 +12,12 @@ from keys import actions
 from keys.callers import Role
 from kms_console.web import urls
 from tests.console.conftest import signed_in_client
-from tests.console.furniture import FOR_EVERYBODY, Furnished, furnish
+from tests.console.furniture import FOR_EVERYBODY, Furnished, furnish, sent_to
 from tests.house import House
 
 ROLES = {"olga": "officer", "ada": "administrator", "udo": "auditor"}
-# What is sent, and never looked at.
-POST_ONLY = {"sign-out", "vote", "audit-export", "audit-verify"}
+# Files to be kept.
+FILES = {"ceremony-minutes-text"}
 # Before anybody is signed in.
 OUTSIDE = {"sign-in", "set-up"}
 
@@ -32,7 +32,7 @@ def names() -> set[str]:
 
 
 def test_the_tour_knows_every_route(furnished: Furnished) -> None:
-    assert set(furnished.addresses) | POST_ONLY | OUTSIDE == names()
+    assert set(furnished.addresses) | set(sent_to(furnished)) | FILES | OUTSIDE == names()
 
 
 @pytest.mark.parametrize("username", ROLES)
@@ -104,13 +104,14 @@ def test_an_auditor_sees_everything_and_is_offered_no_change(furnished: Furnishe
     for name in FOR_EVERYBODY:
         body = client.get(furnished.addresses[name]).content.decode()
         forms = set(re.findall(r'<form[^>]*method="post"[^>]*action="([^"]*)"', body))
-        allowed = {"/sign-out", "/audit/export", "/audit/verify"}
+        # An auditor may take a public key along.
+        allowed = {"/sign-out", "/audit/export", "/audit/verify", "/keys/signer/public-key"}
         assert forms <= allowed, (name, forms)
         links = set(re.findall(r'href="(/[^"]*)"', body))
         changing = [
             link
             for link in links
-            if re.search(r"/do/|/-/|/edit|/import|/revoke|/close|/dismiss|/pause|/off$", link)
+            if re.search(r"/do/|/-/|/edit|/import|/export$|/certificate|/cancel|/revoke|/close|/dismiss|/pause|/off$", link)
         ]
         assert changing == [], name
 
@@ -130,6 +131,13 @@ def test_forms_that_a_role_can_not_send_are_refused_when_looked_at(
         "officer-appoint": actions.Action.APPOINT_OFFICER,
         "key-store-create": actions.Action.CREATE_KEY_STORE,
         "credential-issue": actions.Action.ISSUE_CREDENTIAL,
+        "key-import": actions.Action.IMPORT_KEY,
+        "import-parameters": actions.Action.IMPORT_PARAMETERS,
+        "import-material": actions.Action.IMPORT_KEY,
+        "ceremony-open": actions.Action.OPEN_CEREMONY,
+        "ceremony-cancel": actions.Action.CLOSE_CEREMONY,
+        "version-export": actions.Action.EXPORT_KEY,
+        "certificate-request": actions.Action.CERTIFICATE_REQUEST,
     }
     client = signed_in_client(username)
     for name, action in needed.items():

@@ -7,15 +7,8 @@ from django.test import Client
 
 from audit.models import Entry
 from tests.console.conftest import signed_in_client
-from tests.console.furniture import Furnished, furnish
+from tests.console.furniture import Furnished, furnish, sent_to
 from tests.house import House
-
-SENT = {
-    "sign-out": "/sign-out",
-    "audit-export": "/audit/export",
-    "audit-verify": "/audit/verify",
-}
-
 
 @pytest.fixture
 def furnished(house: House) -> Furnished:
@@ -23,8 +16,7 @@ def furnished(house: House) -> Furnished:
 
 
 def addresses(furnished: Furnished) -> dict[str, str]:
-    vote = furnished.addresses["approval"] + "/vote"
-    return {**furnished.addresses, **SENT, "vote": vote, "sign-in": "/sign-in"}
+    return {**furnished.addresses, **sent_to(furnished), "sign-in": "/sign-in"}
 
 
 def assert_only_refusals(before: int, count: int | None) -> None:
@@ -67,8 +59,8 @@ def test_looking_at_a_page_changes_nothing(furnished: Furnished) -> None:
 
 def test_what_is_only_sent_can_not_be_looked_at(furnished: Furnished) -> None:
     client = signed_in_client("olga")
-    for name in (*SENT, "vote"):
-        assert client.get(addresses(furnished)[name]).status_code == 405, name
+    for name, address in sent_to(furnished).items():
+        assert client.get(address).status_code == 405, name
 
 
 def test_no_route_takes_any_other_method(furnished: Furnished) -> None:

@@ -9,8 +9,10 @@ from datetime import timedelta
 import pytest
 
 from keys import administration, clock, operations, snapshot
+from keys.algorithms import SPECS, Usage
+from keys.backends import materials
 from keys.backends.base import Backend
-from keys.errors import BackendUnavailable, CannotDecrypt, Invalid, StateForbids
+from keys.errors import BackendUnavailable, CannotDecrypt, Invalid, StateForbids, Unsupported
 from keys.models import Key, KeyStore
 from keys.services import operator
 from keys.states import VersionState as S
@@ -38,7 +40,16 @@ def hsm(house: House, softhsm: Token, monkeypatch: pytest.MonkeyPatch) -> KeySto
         house.ada,
         name="vault",
         title="Vault",
-        allowed_specs=["AES_256", "HMAC_256", "RSA_2048", "ECC_NIST_P256"],
+        allowed_specs=[
+            "AES_256",
+            "AES_128",
+            "HMAC_256",
+            "RSA_2048",
+            "ECC_NIST_P256",
+            "ECC_NIST_EDWARDS25519",
+            "X25519",
+            "ML_KEM_768",
+        ],
         minimum_protection="hsm",
         key_stores=["hsm", "software"],
     )
@@ -50,8 +61,8 @@ def in_store(key: Key, label: uuid.UUID) -> bool:
     return backend.find(label) is not None
 
 
-def vault_key(house: House, spec: str, alias: str, *grants: str) -> Key:
-    key = house.key("vault", spec, alias=alias, key_store="hsm")
+def vault_key(house: House, spec: str, alias: str, *grants: str, **more: str) -> Key:
+    key = house.key("vault", spec, alias=alias, key_store="hsm", **more)
     house.grant("billing", key, *grants)
     return key
 
@@ -91,7 +102,7 @@ def test_a_key_lives_its_whole_life_in_the_module(house: House, hsm: KeyStore) -
     assert not any(in_store(key, version.id) for version in key.versions.all())
 
 
-@pytest.mark.parametrize("spec", ["RSA_2048", "ECC_NIST_P256"])
+@pytest.mark.parametrize("spec", ["RSA_2048", "ECC_NIST_P256", "ECC_NIST_EDWARDS25519"])
 def test_key_pairs_sign_in_the_module_and_old_signatures_verify(
     house: House, hsm: KeyStore, spec: str
 ) -> None:
@@ -112,6 +123,71 @@ def test_a_mac_is_made_and_verified_in_the_module(house: House, hsm: KeyStore) -
     tag = operations.mac(house.billing, "webhooks", b"body").mac
     assert operations.verify_mac(house.billing, "webhooks", b"body", tag).valid
     assert not operations.verify_mac(house.billing, "webhooks", b"other", tag).valid
+
+
+def test_keys_are_wrapped_and_unwrapped_in_the_module(house: House, hsm: KeyStore) -> None:
+    key = vault_key(
+        house, "AES_128", "carrier", "wrap_key", "unwrap_key", usage=Usage.WRAP_UNWRAP.value
+    )
+    assert key.algorithm == "AES_KWP"
+    target = bytes(range(32))
+    wrapped = operations.wrap_key(house.billing, "carrier", target)
+    administration.rotate_key(house.olga, "carrier")
+    assert operations.wrap_key(house.billing, "carrier", target).version == 2
+    opened = operations.unwrap_key(
+        house.billing, "carrier", wrapped.wrapped_key, version=wrapped.version
+    )
+    assert opened.key_material.reveal() == target
+    with pytest.raises(CannotDecrypt):
+        operations.unwrap_key(house.billing, "carrier", wrapped.wrapped_key)  # another version
+    house.move(key, 1, S.COMPROMISED, reason="printed on paper")
+    with pytest.raises(StateForbids):
+        operations.unwrap_key(house.billing, "carrier", wrapped.wrapped_key, version=1)
+    with pytest.raises(Unsupported, match="whole 8 bytes"):
+        operations.wrap_key(house.billing, "carrier", bytes(33))
+
+
+@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "X25519"])
+def test_a_shared_secret_is_agreed_on_in_the_module(house: House, hsm: KeyStore, spec: str) -> None:
+    grants = ("derive_shared_secret", "public_key")
+    vault_key(house, spec, "meeting", *grants, usage=Usage.KEY_AGREEMENT.value)
+    private, peer = materials.new_pair(SPECS[spec])
+    agreed = operations.derive_shared_secret(house.billing, "meeting", peer)
+    public = operations.public_key(house.billing, "meeting").public_key
+    assert agreed.shared_secret.reveal() == materials.agreed(SPECS[spec], private, public)
+    with pytest.raises(Invalid):
+        operations.derive_shared_secret(house.billing, "meeting", peer[:-1])
+
+
+def test_old_peers_encrypt_to_the_module_where_a_person_chose_so(
+    house: House, hsm: KeyStore
+) -> None:
+    """SoftHSM has RSA-OAEP with SHA-1 only, and binds no label: named by name, and raw."""
+    usage = Usage.ENCRYPT_DECRYPT.value
+    with pytest.raises(Invalid, match="old peers: name it"):
+        vault_key(house, "RSA_2048", "fax", usage=usage)
+    vault_key(
+        house, "RSA_2048", "fax", "encrypt", "decrypt", usage=usage, algorithm="RSAES_OAEP_SHA_1"
+    )
+    sealed = operations.encrypt(house.billing, "fax", b"a data key", raw=True)
+    opened = operations.decrypt(house.billing, "fax", sealed.ciphertext, raw=True)
+    assert opened.plaintext.reveal() == b"a data key"
+    with pytest.raises(Unsupported, match="raw"):
+        operations.encrypt(house.billing, "fax", b"a data key")
+    with pytest.raises(CannotDecrypt):
+        operations.decrypt(house.billing, "fax", bytes(256), raw=True)
+
+
+def test_what_the_module_cannot_do_is_refused_when_the_key_is_made(
+    house: House, hsm: KeyStore
+) -> None:
+    with pytest.raises(Unsupported, match="It can do: AES_128, AES_256"):
+        vault_key(house, "ML_KEM_768", "future")
+    with pytest.raises(Unsupported, match="only for: GENERATE_VERIFY_MAC"):
+        vault_key(house, "HMAC_256", "seeds", usage=Usage.DERIVE_KEY.value)
+    with pytest.raises(Unsupported, match="Nothing leaves"):
+        house.key("vault", "AES_256", alias="way-out", key_store="hsm", exportable=True)
+    assert not Key.objects.filter(alias__in=["future", "seeds", "way-out"]).exists()
 
 
 def test_a_classification_that_asks_for_hardware_takes_no_software_store(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from keys import administration, clock, jobs, lifecycle, operations
+from keys import administration, clock, jobs, lifecycle, operations, stores
 from keys.errors import Conflict, IllegalTransition, Invalid, NotFound, StateForbids
 from keys.models import Approval, Job, Key, KeyVersion
 from keys.states import GONE, VERSION_EDGES, Condition, VersionState
@@ -95,7 +95,7 @@ def test_destruction_waits_for_its_window_and_is_then_done_by_the_job(
     assert version.destroy_at - clock.now() > timedelta(days=29, hours=23)
     assert house.last_entry()["outcome"] == "started"
     assert house.run_due_jobs() == []
-    handle, backend = version.handle, jobs.backend_of(key)
+    handle, backend = version.handle, stores.backend_of(key)
     assert backend.find(version.id) is not None
 
     house.let_days_pass(31)

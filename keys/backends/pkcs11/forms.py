@@ -29,12 +29,16 @@ _CURVE_NAMES = {
     b"\x13\x0aedwards448": "ed448",
     b"\x13\x0acurve25519": "x25519",
 }
+_UNKNOWN = "The token holds a key of an unknown kind under this id."
 _NO_SENSE = "The token holds a public key that makes no sense."
 
 
 def spec_of_secret(key: Any) -> KeySpec:
     """Return the spec of a secret key object. Raises BackendError where there is none such."""
-    family = mechanisms.SECRET_FAMILIES.get(key[Attribute.KEY_TYPE])
+    try:
+        family = mechanisms.SECRET_FAMILIES.get(key[Attribute.KEY_TYPE])
+    except ValueError:  # a type for which python-pkcs11 has no name
+        raise BackendError(_UNKNOWN) from None
     bits = 8 * int(key[Attribute.VALUE_LEN])
     return _spec(lambda spec: spec.family is family and spec.bits == bits)
 
@@ -63,7 +67,7 @@ def _spec(fits: Any) -> KeySpec:
     for spec in SPECS.values():
         if fits(spec):
             return spec
-    raise BackendError("The token holds a key of an unknown kind under this id.")
+    raise BackendError(_UNKNOWN)
 
 
 # --- public keys

@@ -33,6 +33,7 @@ PATHS = {
     "grant": "The grant's id.",
     "key_store": "The key store's id or name.",
     "approval": "The request's id.",
+    "ceremony": "The ceremony's id.",
     "job": "The job's id.",
     "index": "The entry's index in the log.",
     "code": "The problem's code.",

@@ -7,8 +7,10 @@ from django.urls import path, re_path
 from kms_console.api.rest.views import (
     access,
     audit,
+    ceremonies,
     docs,
     grants,
+    imports,
     keys,
     policy,
     requests,
@@ -20,6 +22,7 @@ from kms_console.api.rest.views import (
 app_name = "rest"
 
 _key, _version = "keys/<key>", "keys/<key>/versions/<number>"
+_ceremony = "ceremonies/<ceremony>"
 _class, _application, _person = (
     "classifications/<classification>",
     "applications/<application>",
@@ -37,6 +40,8 @@ urlpatterns = [
     path("keys", keys.Keys.as_view(), name="keys"),
     path(_key, keys.OneKey.as_view(), name="key"),
     *(path(f"{_key}/{verb}", view, name=verb) for verb, view in keys.VERBS.items()),
+    *(path(f"{_key}/{verb}", view, name=verb) for verb, view in imports.VERBS.items()),
+    path(f"{_key}/ceremonies", ceremonies.KeyCeremonies.as_view(), name="ceremonies"),
     path(f"{_key}/versions", versions.Versions.as_view(), name="versions"),
     path(_version, versions.OneVersion.as_view(), name="version"),
     path(f"{_version}/transition", versions.TransitionVersion.as_view(), name="transition"),
@@ -45,6 +50,13 @@ urlpatterns = [
         versions.CancelVersionDestruction.as_view(),
         name="cancel-version-destruction",
     ),
+    path(
+        f"{_version}/delete-material",
+        imports.DeleteMaterial.as_view(),
+        name="delete-material",
+    ),
+    path(_ceremony, ceremonies.OneCeremony.as_view(), name="ceremony"),
+    *(path(f"{_ceremony}/{step}", view, name=step) for step, view in ceremonies.STEPS.items()),
     path("classifications", policy.Classifications.as_view(), name="classifications"),
     path(_class, policy.OneClassification.as_view(), name="classification"),
     path(f"{_class}/pause-rotation", policy.PauseRotation.as_view(), name="pause-rotation"),

@@ -14,7 +14,6 @@ from keys import administration, queries
 from keys.callers import Caller
 from keys.models import Key
 from keys.queries import KeyFilters
-from keys.secret import Secret
 from keys.states import Condition
 from kms_console.api.rest import shapes, shown
 from kms_console.api.rest.codecs.strict import given
@@ -32,10 +31,6 @@ from kms_console.api.rest.views.base import (
     read,
 )
 
-Material = Annotated[
-    bytes,
-    Meta(description="Raw bytes of a secret key, PKCS#8 DER of a key pair, base64. Never kept."),
-]
 KeyCondition = Literal["overdue", "paused", "compromised", "pending_destruction"]
 
 
@@ -94,13 +89,6 @@ class RotateKey(Asked):
     """`activate`: false leaves the new version pre-active."""
 
     activate: bool | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-
-
-class ImportKey(Asked):
-    material: Material
-    check_value: str | UnsetType = UNSET
-    originated_at: shapes.Moment | UnsetType = UNSET
     reason: str | UnsetType = UNSET
 
 
@@ -175,7 +163,7 @@ class Keys(Door):
         wanted, caller = read(request, CreateKey), caller_of(request)
         values = _texts(given(wanted, "classification"))
         key = administration.create_key(caller, wanted.classification, **values)
-        return _settled(key, caller, 201)
+        return settled(key, caller, 201)
 
 
 class OneKey(Door):
@@ -225,25 +213,6 @@ class Rotate(Door):
         )
 
 
-class Import(Door):
-    @operation(
-        "import_key",
-        "Import a key's material",
-        tag="keys",
-        body=ImportKey,
-        answers={200: shapes.Key, 202: shapes.KeyCreation},
-        waits=True,
-        description="Where votes are needed, send the same material again once they are there: it is "
-        "not kept meanwhile. Officers vote on its check value.",
-        example={"material": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
-    )
-    def post(self, request: Request, key: str) -> Response:
-        wanted, caller = read(request, ImportKey), caller_of(request)
-        values = _texts(given(wanted, "material"))
-        done = administration.import_key(caller, key, material=Secret(wanted.material), **values)
-        return _settled(done, caller, 200)
-
-
 def _verb(
     identity: str,
     summary: str,
@@ -263,7 +232,6 @@ def _verb(
 
 VERBS: dict[str, Any] = {
     "rotate": Rotate.as_view(),
-    "import": Import.as_view(),
     "enable": _verb("enable_key", "Enable a key", administration.enable_key),
     "disable": _verb("disable_key", "Disable a key", administration.disable_key, waits=False),
     "schedule-destruction": _verb(
@@ -284,7 +252,7 @@ def _texts(values: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _settled(key: Key, caller: Caller, status: int) -> Response:
+def settled(key: Key, caller: Caller, status: int) -> Response:
     """Answer with a key, or with 202 and its job where its first version waits for the key store."""
     shape, where = shown.one_key(key, caller), {"Location": address("key", key=key.id)}
     if key.versions.filter(condition=Condition.CREATING).exists():
