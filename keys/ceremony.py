@@ -10,6 +10,8 @@ from __future__ import annotations
 import uuid
 from datetime import datetime, timedelta
 
+from django.db import Error as DatabaseError
+
 from audit.events import Outcome
 from keys import clock, gate, stores, targets
 from keys.actions import Action
@@ -220,8 +222,11 @@ def remove_component(identity: uuid.UUID) -> None:
 
 def leftover(limit: int) -> list[uuid.UUID]:
     """Return components whose ceremony is over: what a crash left of it."""
-    kept = WrappedMaterial.objects.filter(store_id=stores.COMPONENTS)
-    labels = list(kept.order_by("created_at").values_list("label", flat=True)[:limit])
+    kept = WrappedMaterial.objects.filter(store_id=stores.COMPONENTS).order_by("created_at")
+    try:
+        labels = list(kept.values_list("label", flat=True)[:limit])
+    except DatabaseError:
+        return []  # the material database is away: the next sweep looks again
     wanted = Custodian.objects.filter(pk__in=labels, ceremony__state=CeremonyState.OPEN)
     return sorted(set(labels) - set(wanted.values_list("id", flat=True)))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from audit.events import Subject
 from audit.models import Entry
-from keys import clock, gate, queries_audit, targets
+from keys import clock, due, gate, queries_audit, targets
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import NotFound
@@ -61,13 +61,15 @@ class Minutes:
 
 
 def awaits_material(key: Key) -> bool:
-    """Whether a rotation is due that only new material, brought from outside, can be."""
-    return (
-        key.origin == Origin.IMPORTED
-        and key.state == KeyState.ENABLED
-        and key.rotate_at is not None
-        and key.rotate_at <= clock.now()
-    )
+    """Whether a rotation is due that only new material, brought from outside, can be.
+
+    Due by its date, or since little is left of the primary version's message budget.
+    """
+    if key.origin != Origin.IMPORTED or key.state != KeyState.ENABLED:
+        return False
+    if key.rotate_at is not None and key.rotate_at <= clock.now():
+        return True
+    return due.low_budgets().filter(key=key).exists()
 
 
 def ceremony(caller: Caller, reference: str) -> Ceremony:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef
 
 from audit import writer
-from keys import approvals, clock, jobs, queries
+from keys import approvals, clock, importing, jobs, queries
 from keys import due as dates
 from keys.actions import Action
 from keys.administration import expire_request, prepare_version, rotate_key
@@ -129,6 +129,7 @@ def tidy() -> None:
             except KeyServiceError as error:
                 logger.warning("A request could not be closed: %s", error.code)
     queries.check_key_stores()
+    importing.tidy()
     writer.prune_changes(KEEP_CHANGES)
 
 

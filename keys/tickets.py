@@ -23,6 +23,8 @@ from keys.secret import Secret
 SPECS = ("RSA_4096", "RSA_3072")
 ALGORITHMS = ("RSA_AES_KEY_WRAP_SHA_256", "RSAES_OAEP_SHA_256")
 VALID = timedelta(hours=24)
+# A wrapping key takes a second of a processor; nobody needs many at a time.
+MOST_OPEN = 20
 TOKEN_BYTES = 32
 TOKEN_LIMIT = 256
 # An RSA-4096 private key in PKCS#8, wrapped, has less than 3,000 bytes.
@@ -52,6 +54,15 @@ def new_token() -> Secret:
 def digest(token: Secret) -> str:
     """Return the SHA-256 of a token, in hex: all that is kept of it."""
     return hashlib.sha256(token.reveal()).hexdigest()
+
+
+def check_few_open(key: Key, now: datetime) -> None:
+    """Raise Conflict where a key has as many unused tickets as it may have."""
+    if _usable(now).filter(key=key).count() >= MOST_OPEN:
+        raise Conflict(
+            f"There are {MOST_OPEN} unused import parameters for this key. Use one, or wait until they "
+            "are over."
+        )
 
 
 def make_wrapping_key(ticket: ImportTicket) -> Material:

@@ -207,4 +207,6 @@ def told(material: Material) -> dict[str, str]:
 
 def same(one: str, other: str) -> bool:
     """Whether two check values are equal, in constant time."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    # What people type may hold anything; half a surrogate pair has no UTF-8.
+    first, second = (text.encode("utf-8", "backslashreplace") for text in (one, other))
+    return hmac.compare_digest(first, second)

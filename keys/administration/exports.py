@@ -23,6 +23,7 @@ from keys.callers import Caller
 from keys.errors import Invalid, KeyServiceError, StateForbids
 from keys.gate.changes import Change
 from keys.models import Key, KeyVersion
+from keys.primitives import wrapping
 from keys.states import Condition, KeyState, VersionState
 from keys.stores import backend_of
 
@@ -55,7 +56,9 @@ def _address(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
     """Let officers vote on this recipient, however the key was written, and on this version."""
     public_key, able = _recipient(arguments["public_key"])
     arguments["public_key"] = base64.b64encode(public_key).decode()
-    parameters.one_of(arguments["algorithm"], "algorithm", able)
+    algorithm = parameters.one_of(arguments["algorithm"], "algorithm", able)
+    if algorithm == "RSAES_OAEP_SHA_256" and SPECS[target.row.spec].asymmetric:
+        raise Invalid(f"A key pair is too long for it; use {RSA_ALGORITHMS[0]}.", field="algorithm")
     if arguments["number"] is None:
         primary = target.row.versions.filter(primary=True).first()
         if primary is None:
@@ -145,9 +148,6 @@ def _take_out(
 
 
 def _wrapped(key: Key, version: KeyVersion, recipient: bytes, algorithm: str) -> bytes:
-    # Only the software store lets anything out, and wrapping to a public key is its own art.
-    from keys.backends.software import wrapping
-
     material = backend_of(key).export_material(version.handle)
     spec = SPECS["X_WING"] if algorithm in X_WING_ALGORITHMS else None
     public_key = materials.load_public_key(recipient, spec)

@@ -50,10 +50,12 @@ def import_parameters(
     `spec`: RSA_4096 or RSA_3072. Raises StateForbids where the key takes no material.
     """
     parameters.one_of(spec, "spec", tickets.SPECS)
-    check_takes_material(change.row)
+    key = locked(change)
+    check_takes_material(key)
+    tickets.check_few_open(key, change.now)
     token = tickets.new_token()
     ticket = ImportTicket.objects.create(
-        key=change.row,
+        key=key,
         spec=spec,
         digest=tickets.digest(token),
         created_by_id=change.caller.principal_id,
@@ -61,7 +63,7 @@ def import_parameters(
         expires_at=change.now + tickets.VALID,
     )
     change.facts |= {"ticket": str(ticket.id), "expires_at": ticket.expires_at.isoformat()}
-    caller, key = change.caller, change.row
+    caller = change.caller
 
     def make() -> ImportParameters:
         try:
@@ -246,6 +248,7 @@ def _check_next(key: Key, check_value: str) -> None:
 
 def _returning(key: Key, number: int, check_value: str) -> KeyVersion:
     """Return the version whose own material comes back. Raises Invalid for any other material."""
+    parameters.whole(number, "number", 1, 2**31 - 1)
     if key.state not in LIVING:
         raise StateForbids(f"The key is {KeyState(key.state).label.lower()}.")
     version = find_version(key, number)

@@ -30,6 +30,7 @@ def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") 
         raise Conflict("The key is not due any more.")
     _check_enabled(key, "rotated")
     parameters.yes_or_no(activate, "activate")
+    _check_generated(key)
     if due.open_makings().filter(key=key).exists():
         raise Conflict("A rotation of this key is under way.")
     waiting = due.waiting_versions().filter(key=key).first()
@@ -51,6 +52,7 @@ def prepare_version(change: Change[Key], *, reason: str = "") -> Job:
     if _scheduled(change) and not due.keys_to_publish(change.now).filter(pk=key.pk).exists():
         raise Conflict("The key's next version is not due any more.")
     _check_enabled(key, "given a next version")
+    _check_generated(key)
     if due.open_makings().filter(key=key).exists():
         raise Conflict("A version of this key is being made.")
     waiting = due.waiting_versions().filter(key=key).first()
@@ -72,13 +74,17 @@ def _scheduled(change: Change[Key]) -> bool:
 
 
 def _check_enabled(key: Key, done: str) -> None:
-    if key.origin == Origin.IMPORTED:
-        raise StateForbids(
-            f"The material of {key.alias} is brought from outside: import the next version's material instead."
-        )
     if key.state != KeyState.ENABLED:
         raise StateForbids(
             f"Only an enabled key is {done}; this one is {KeyState(key.state).label.lower()}."
+        )
+
+
+def _check_generated(key: Key) -> None:
+    """Whose material is brought gets its next version so, too: nothing else may take its place unseen."""
+    if key.origin == Origin.IMPORTED:
+        raise StateForbids(
+            f"The material of {key.alias} is brought from outside: import the next version's material instead."
         )
 
 

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from keys.algorithms import ALGORITHMS, SPECS, Algorithm, Family, KeySpec
-from keys.backends.software import kem, pairs, signatures
-from keys.backends.software.pairs import CURVES, PrivateKey, PublicKey, private_der, public_der
-from keys.backends.software.signatures import HASHES, check_message
 from keys.errors import Invalid, Unsupported
+from keys.primitives import kem, pairs, signatures
+from keys.primitives.pairs import CURVES, PrivateKey, PublicKey, private_der, public_der
+from keys.primitives.signatures import HASHES, check_message
 from keys.secret import Secret
 
 __all__ = [

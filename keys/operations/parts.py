@@ -12,8 +12,8 @@ from keys.secret import Secret
 from keys.snapshot import KeyFacts, VersionFacts
 from keys.states import Direction
 
-# A store's own overhead and our header, generously.
-CIPHERTEXT_OVERHEAD = 1024
+# A store's own overhead and our header, generously: HPKE with X-Wing adds 1,136 bytes.
+CIPHERTEXT_OVERHEAD = 2048
 # The largest of FIPS 205 (SLH-DSA-SHA2-256f) has 49,856 bytes.
 SIGNATURE_LIMIT = 64 * 1024
 # The largest public key, ML-KEM-1024's or RSA-4096's with what is around it, has less than half.

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from keys import administration, clock, operations, queries, sweep
+from keys import administration, clock, operations, queries
 from keys.approvals import LIVE
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import CannotDecrypt, Conflict, KeyServiceError, NotFound, PendingApproval
@@ -271,13 +271,15 @@ class _Story:
 
     def _inbox(self) -> None:
         """Leave one request that needs one more vote, and one that needs two."""
-        laboratory = _keys()["patient-laboratory"]
-        if len(laboratory.versions.all()) == 1:
-            # As the worker does for whatever is due; where it was quicker, the request is there.
-            if not self._requests(laboratory, "rotate_key"):
-                sweep.rotate([laboratory.id])
-            for request in self._requests(laboratory, "rotate_key"):
-                self._vote(self.otto, request, "The laboratory knows about it")
+        prescriptions = _keys()["patient-prescriptions"]
+        if len(prescriptions.versions.all()) == 1:
+            if not self._requests(prescriptions, "rotate_key"):
+                with suppress(PendingApproval):
+                    administration.rotate_key(
+                        self.oona, prescriptions.alias, reason="The pharmacy changes its system"
+                    )
+            for request in self._requests(prescriptions, "rotate_key"):
+                self._vote(self.otto, request, "The pharmacy knows about it")
         billing = _principals(Kind.APPLICATION)["billing"]
         wanted = [
             request

@@ -276,6 +276,12 @@ def ceremony_minutes_text(request: HttpRequest, caller: Caller, reference: str) 
     return attachment(text, name, "text/plain; charset=utf-8")
 
 
+def _told(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what an entry says of a ceremony, without what the minutes say anyway."""
+    left_out = ("role", "key", "split")
+    return facts.rows({name: value for name, value in said.items() if name not in left_out})
+
+
 def _minutes(caller: Caller, reference: str) -> dict[str, Any]:
     found = queries_ceremonies.minutes(caller, reference)
     return {
@@ -283,7 +289,7 @@ def _minutes(caller: Caller, reference: str) -> dict[str, Any]:
         "row": found.ceremony,
         "key": found.ceremony.key,
         "parts": found.custodians,
-        "steps": [(step, facts.rows(step.facts)) for step in found.steps],
+        "steps": [(step, _told(step.facts)) for step in found.steps],
         "now": clock.now(),
         "done": found.ceremony.state == CeremonyState.DONE,
         "enabled": found.ceremony.key.state == KeyState.ENABLED,

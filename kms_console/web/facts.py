@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from kms_console.web import wording
@@ -39,6 +40,13 @@ _LABELS = {
     "people": "People",
     "count": "How often",
     "path": "Address",
+    "role": "As",
+    "wanted": "What was asked for",
+    "ceremony_check_value": "Check value of the whole",
+    "requested_by": "Asked for by",
+    "prepared": "Made ahead",
+    "grant_id": "Allowed by the grant",
+    "diffs": "What changed",
 }
 # What codes of a fact belong to which vocabulary.
 _KINDS = {
@@ -47,6 +55,7 @@ _KINDS = {
     "algorithm": "algorithm",
     "origin": "origin",
     "role": "role",
+    "wanted": "action",
     "role_given": "role",
     "allowed_specs": "spec",
     "operations": "action",
@@ -79,6 +88,8 @@ def shown(name: str, value: Any) -> Any:
     """Return a fact's value with its codes in words."""
     if name in ("from", "to"):
         return _end(value)
+    if name.endswith("_at") and isinstance(value, str):
+        return _moment(value)
     kind = _KINDS.get(name)
     if kind and isinstance(value, list):
         return [wording.label(kind, one) if isinstance(one, str) else str(one) for one in value]
@@ -87,6 +98,13 @@ def shown(name: str, value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(one, int) for one in value):
         return ", ".join(str(one) for one in value)
     return value
+
+
+def _moment(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%-d %b %Y, %H:%M:%S} UTC"
+    except (ValueError, OverflowError):
+        return text
 
 
 def _end(value: Any) -> Any:

@@ -132,7 +132,7 @@ def _approved(caller: Caller) -> list[Matter]:
             "note",
             "check-check",
             f"{wording.label('action', row.action)}: {row.subject_name} is approved",
-            "It waits for you: repeat the action, since what it needs was not kept.",
+            "It waits for you: only who asked can carry it out.",
             reverse("web:approval", args=[row.id]),
             "Go on",
         )

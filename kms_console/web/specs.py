@@ -44,7 +44,7 @@ _OF_FAMILY = {
     Family.HMAC: "As HMAC-SHA-256, with a longer hash.",
     Family.EC: "As P-256, with more strength.",
     Family.ML_KEM: "The smallest of its kind.",
-    Family.SLH_DSA: "Rests on its hash alone. Large signatures, and slow to make.",
+    Family.SLH_DSA: "Rests on its hash alone. Its signatures are large.",
 }
 
 
@@ -82,7 +82,12 @@ def choices(names: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def when(name: str) -> str:
     """Return in a sentence when to choose a key type."""
-    return _WHEN.get(name) or _OF_FAMILY.get(SPECS[name].family, "")
+    spec = SPECS[name]
+    told = _WHEN.get(name) or _OF_FAMILY.get(spec.family, "")
+    if spec.family is not Family.SLH_DSA:
+        return told
+    slow = spec.curve.endswith("S")
+    return f"{told} {'These are the smaller, slow to make.' if slow else 'Quicker to make, and larger.'}"
 
 
 def algorithms(spec: KeySpec, usage: str) -> list[tuple[str, str]]:

@@ -29,6 +29,10 @@ def furnish(house: House) -> dict[str, str]:
         house.olga, "billing", classification="internal", operations=operations
     )
     request = house.pending(administration.rotate_key, house.olga, str(key.id))
+    brought = house.key(name="Brought", alias="brought", origin="imported")
+    ceremony = administration.open_ceremony(
+        house.olga, str(brought.id), custodians=["Olga", "Otto"], split=True
+    )
     return {
         "key": "invoices",
         "number": "1",
@@ -39,6 +43,7 @@ def furnish(house: House) -> dict[str, str]:
         "grant": str(grant.id),
         "key_store": "software",
         "approval": str(request.id),
+        "ceremony": str(ceremony.id),
         "job": str(Job.objects.order_by("created_at")[0].id),
         "index": "0",
     }
@@ -79,7 +84,15 @@ GOOD: dict[tuple[str, str], Any] = {
     **{("POST", f"{p}/batch"): {"items": [USES.get(p, {})]} for p in [*table.USES, "random"]},
     ("POST", "keys"): {"name": "New", "classification": "internal", "spec": "AES_256"},
     ("PATCH", "key"): {"owner": "Somebody"},
-    ("POST", "import"): {"material": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="},
+    ("POST", "import"): {
+        "wrapped": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=",
+        "token": "A" * 43,
+        "algorithm": "RSAES_OAEP_SHA_256",
+    },
+    ("POST", "export"): {"public_key": "QUFB"},
+    ("POST", "ceremonies"): {"custodians": ["Olga", "Otto"], "split": True},
+    ("POST", "component"): {"component": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="},
+    ("POST", "confirm"): {"check_value": "0011223344556677"},
     ("POST", "transition"): {"to": "suspended"},
     ("POST", "classifications"): {
         "name": "new",

@@ -28,9 +28,13 @@ from tests.api.clients import (
 )
 from tests.house import House
 
-ROUTES = routes()
+# Batches share one view and one reader, so a few of them stand here for all through Django; the
+# event loop's table is asked at every address below, and test_walk goes past every operation.
+SOME_BATCHES = ("encrypt/batch", "public-key/batch", "verify/batch", "random/batch")
+EVERY = routes()
+ROUTES = [r for r in EVERY if not r.name.endswith("/batch") or r.name in SOME_BATCHES]
 UNSAFE = [route for route in ROUTES if route.method != "GET"]
-USES = [route for route in UNSAFE if asgi.USE_PATHS.fullmatch(f"{PREFIX}{route.pattern}")]
+USES = [r for r in EVERY if r.method != "GET" and asgi.USE_PATHS.fullmatch(f"{PREFIX}{r.pattern}")]
 
 # Wrong for every route there is: (what is wrong, body, content type).
 JSON = "application/json"
@@ -111,7 +115,7 @@ def test_the_same_requests_without_their_fault_would_have_got_somewhere(house: H
     """Without this the tests around it could not fail."""
     parts = furnish(house)
     callers = [caller(house, name) for name in ("billing", "olga", "ada", "udo", "otto")]
-    for route in ROUTES:
+    for route in EVERY:
         body = None if route.method == "GET" else GOOD.get((route.method, route.name), {})
         answers = [api.call(route.method, route.path(**parts), body) for api in callers]
         got = {a.json["code"] if a.type == PROBLEM else str(a.status) for a in answers}

@@ -20,9 +20,9 @@ from keys.backends.base import Backend, Material
 from keys.backends.pkcs11 import acts
 from keys.backends.pkcs11.backend import Pkcs11Backend
 from keys.backends.pkcs11.objects import Found
-from keys.backends.software import pairs, wrapping
 from keys.backends.software.backend import SoftwareBackend
 from keys.errors import CannotDecrypt, Invalid, StateForbids, TooLarge, Unsupported
+from keys.primitives import pairs, wrapping
 from keys.secret import Secret
 
 AAD = b"header and context"

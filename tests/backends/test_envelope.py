@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from keys import envelope
 from keys.algorithms import ALGORITHMS, Usage
 from keys.errors import CannotDecrypt, Invalid
-from keys.xaes import Xaes
+from keys.xaes import CommittingXaes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEY_ID = uuid.UUID("0123456789abcdef0123456789abcdef")
 HEADER = envelope.seal_header("XAES_256_GCM", KEY_ID, 7)
-ENCRYPTING = [row.name for row in ALGORITHMS.values() if row.usage is Usage.ENCRYPT_DECRYPT]
+ENCRYPTING = [row.name for row in ALGORITHMS.values() if Usage.ENCRYPT_DECRYPT in row.usages]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 contexts = st.dictionaries(texts.filter(bool), texts, max_size=6)
@@ -31,7 +31,7 @@ headers = st.builds(
 
 
 def test_the_header_is_the_documented_bytes() -> None:
-    assert HEADER.hex() == "4b0101" + "0123456789abcdef0123456789abcdef" + "00000007"
+    assert HEADER.hex() == "4b0103" + "0123456789abcdef0123456789abcdef" + "00000007"
 
 
 def test_the_context_is_the_documented_bytes() -> None:
@@ -44,7 +44,7 @@ def test_the_example_in_the_documentation_is_what_we_make() -> None:
     context = {"ward": "7", "patient": "Ä-12"}
     aad = envelope.associated_data(HEADER, context)
     nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
-    body = nonce + Xaes(bytes(range(32))).seal(nonce, b"dose: 5 mg", aad)
+    body = nonce + CommittingXaes(bytes(range(32))).seal(nonce, b"dose: 5 mg", aad)
     text = (ROOT / "docs" / "ciphertext.md").read_text(encoding="utf-8")
     lines = {" ".join(line.split()) for line in text.splitlines()}
     assert f"header {HEADER.hex()}" in lines
@@ -77,6 +77,8 @@ def test_any_bytes_parse_exactly_or_are_refused(data: bytes) -> None:
         lambda data: b"X" + data[1:],
         lambda data: data[:1] + b"\x02" + data[2:],
         lambda data: data[:2] + b"\x00" + data[3:],  # no such algorithm
+        lambda data: data[:2] + b"\x01" + data[3:],  # retired: XAES without key commitment
+        lambda data: data[:2] + b"\x80" + data[3:],  # AES_KWP wraps and encrypts nothing
         lambda data: data[:2] + b"\x10" + data[3:],  # HMAC_SHA_256 encrypts nothing
         lambda data: data[:19] + bytes(4) + data[23:],  # versions count from 1
     ],
@@ -159,7 +161,7 @@ def test_text_that_only_looks_alike_is_another_context() -> None:
     )
 
 
-def opens(cipher: Xaes, data: bytes, context: dict[str, str]) -> bool:
+def opens(cipher: CommittingXaes, data: bytes, context: dict[str, str]) -> bool:
     try:
         parsed = envelope.parse(data)
         cipher.decrypt(parsed.body, envelope.associated_data(parsed.header, context))
@@ -170,7 +172,7 @@ def opens(cipher: Xaes, data: bytes, context: dict[str, str]) -> bool:
 
 def test_every_field_swapped_between_two_ciphertexts_makes_both_unreadable() -> None:
     """Even where key and backend are the same, so that only the associated data can tell."""
-    cipher = Xaes(bytes(range(32)))
+    cipher = CommittingXaes(bytes(range(32)))
     one = ("XAES_256_GCM", KEY_ID, 1, {"ward": "7"}, b"first message")
     two = ("AES_256_GCM", uuid.UUID(int=9), 2, {"ward": "8"}, b"other message")
     sealed = []
@@ -186,7 +188,8 @@ def test_every_field_swapped_between_two_ciphertexts_makes_both_unreadable() -> 
         "key id": slice(3, 19),
         "version": slice(19, 23),
         "nonce": slice(23, 47),
-        "ciphertext": slice(47, len(first) - 16),
+        "commitment": slice(47, 79),
+        "ciphertext": slice(79, len(first) - 16),
         "tag": slice(len(first) - 16, len(first)),
     }
     for name, where in fields.items():

@@ -298,7 +298,7 @@ def test_a_private_key_that_does_not_match_its_public_key_is_noticed(
         (private,) = objects.all_under(session, two)
         private[Attribute.ID] = one.bytes
     for call in (lambda: hsm.find(one), lambda: hsm.destroy(handle)):
-        with pytest.raises(BackendError, match="don't belong together|GeneralError"):
+        with pytest.raises(BackendError, match=r"don't belong together|GeneralError"):
             call()
     assert len(on_the_token(hsm, one)) == 2
 

@@ -26,7 +26,6 @@ from keys.algorithms import SPECS, Usage
 from keys.backends import materials
 from keys.backends.base import NoMaterial
 from keys.backends.software import backend as software_module
-from keys.backends.software import der, post_quantum, x_wing
 from keys.backends.software.backend import SoftwareBackend
 from keys.backends.software.models import WrappedMaterial
 from keys.errors import (
@@ -39,6 +38,7 @@ from keys.errors import (
     Unavailable,
     Unsupported,
 )
+from keys.primitives import der, post_quantum, x_wing
 from keys.secret import Secret
 from tests.backends.conftest import STORE_ID
 from tests.backends.uses import SLOW, check_use, some_material

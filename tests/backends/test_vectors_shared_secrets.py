@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys.algorithms import SPECS
 from keys.backends import materials
-from keys.backends.software import der, x_wing
 from keys.backends.software.backend import SoftwareBackend
-from keys.backends.software.post_quantum import ML_KEM_512_OID
 from keys.errors import Invalid
+from keys.primitives import der, x_wing
+from keys.primitives.post_quantum import ML_KEM_512_OID
 from tests.backends.published import document, imported, records, unhex
 
 CURVES = {

@@ -12,10 +12,10 @@ import hashlib
 
 import pytest
 
-from keys.backends.software import der
 from keys.backends.software.backend import SoftwareBackend
-from keys.backends.software.post_quantum import SLH_DSA_OIDS
 from keys.errors import Invalid
+from keys.primitives import der
+from keys.primitives.post_quantum import SLH_DSA_OIDS
 from tests.backends.fips205 import SETS, Signer
 from tests.backends.published import imported, unhex
 

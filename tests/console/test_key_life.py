@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import os
-
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from keys.models import Approval, Grant, Key
+from keys.models import Grant, Key
 from keys.states import VERSION_EDGES, VersionState
 from kms_console.web import verbs
 from tests.console.conftest import signed_in_client
@@ -18,14 +14,12 @@ from tests.house import House
 REASON = {"reason": "the plan says so"}
 
 
-def create(client: Client, classification: str = "internal", **more: object) -> Key:
-    form = {
-        "name": "Orders 2027",
-        "spec": "AES_256",
-        "key_store": "software",
-        "origin": "generated",
-    }
-    answer = client.post(f"/keys/-/new?classification={classification}", {**form, **more})
+NEW = "/keys/-/new?classification=internal&spec=AES_256"
+FORM = {"algorithm": "XAES_256_GCM", "key_store": "software", "origin": "generated"}
+
+
+def create(client: Client, **more: object) -> Key:
+    answer = client.post(NEW, {"name": "Orders 2027", **FORM, **more})
     assert answer.status_code == 302, answer.content.decode()
     return Key.objects.get(alias=answer["Location"].rpartition("/")[2])
 
@@ -45,8 +39,7 @@ def test_an_officer_creates_a_key_in_a_classification(house: House, olga: Client
 
 
 def test_a_taken_alias_is_told_at_its_field(house: House, olga: Client) -> None:
-    form = {"name": "Invoices", "spec": "AES_256", "key_store": "software", "origin": "generated"}
-    answer = olga.post("/keys/-/new?classification=internal", form)
+    answer = olga.post(NEW, {"name": "Invoices", **FORM})
     assert answer.status_code == 409
     assert "There is a key invoices already" in answer.content.decode()
 
@@ -124,62 +117,6 @@ def test_a_verb_that_the_state_does_not_know_is_refused_and_changes_nothing(
         assert entry["reason"] == "illegal_transition"
         refused += 1
     assert refused >= 3
-
-
-def test_material_is_imported_as_base64_and_never_comes_back(house: House, olga: Client) -> None:
-    key = create(olga, origin="imported")
-    material = os.urandom(32)
-    text = base64.b64encode(material).decode()
-    address = f"/keys/{key.alias}/import"
-    wrong = base64.b64encode(material + b"!").decode()
-    for form in (
-        {"material": "not base64 at all!", **REASON},
-        {"material": wrong, **REASON},
-        {"material": text},
-        {**REASON},
-        {"material": text, "originated_at": "9999-01-01T00:00", **REASON},
-    ):
-        answer = olga.post(address, form)
-        assert answer.status_code == 400, form
-        assert text not in answer.content.decode()
-        assert wrong not in answer.content.decode()
-    form = {"material": text, "originated_at": "2026-01-02T03:04", **REASON}
-    answer = olga.post(address, form)
-    assert answer.status_code == 302, answer.content.decode()
-    key.refresh_from_db()
-    assert key.state == "enabled"
-    assert key.versions.get().originated_at.isoformat() == "2026-01-02T03:04:00+00:00"
-    told = str(house.entries())
-    assert text not in told
-    assert material.hex() not in told
-
-
-def test_material_is_imported_from_a_file(house: House, olga: Client) -> None:
-    key = create(olga, origin="imported")
-    file = SimpleUploadedFile("key.bin", os.urandom(32))
-    answer = olga.post(f"/keys/{key.alias}/import", {"file": file, **REASON})
-    assert answer.status_code == 302, answer.content.decode()
-    key.refresh_from_db()
-    assert key.state == "enabled"
-
-
-def test_an_import_that_needs_votes_is_given_twice(house: House, olga: Client) -> None:
-    key = create(olga, "patient-health", name="Brought", origin="imported")
-    text = base64.b64encode(os.urandom(32)).decode()
-    form = {"material": text, "originated_at": "2026-01-02T03:04", **REASON}
-    answer = olga.post(f"/keys/{key.alias}/import", form, follow=True)
-    page = answer.content.decode()
-    assert "Nothing has changed yet" in page
-    request = Approval.objects.get(action="import_key")
-    assert request.parameters["check_value"] in page
-    house.approve(str(request.id), execute=False)
-    assert "Import the material" in olga.get(f"/approvals/{request.id}").content.decode()
-    again = olga.get(f"/keys/{key.alias}/import").content.decode()
-    assert "2026-01-02T03:04" in again
-    assert olga.post(f"/keys/{key.alias}/import", form).status_code == 302
-    key.refresh_from_db()
-    request.refresh_from_db()
-    assert (key.state, request.state) == ("enabled", "executed")
 
 
 def test_an_application_is_registered_given_a_token_and_granted_a_key(

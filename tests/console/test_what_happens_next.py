@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-
 from django.test import Client
 
 from keys import administration
 from keys.models import Approval, Job
+from tests.console.bringing import form
 from tests.console.conftest import signed_in_client
 from tests.house import House
 
@@ -109,8 +108,8 @@ def test_who_must_repeat_an_approved_import_sees_it_on_the_overview(
     house: House, olga: Client
 ) -> None:
     house.key("patient-health", alias="brought", name="Brought", origin="imported")
-    material = {"material": base64.b64encode(bytes(range(32))).decode(), "reason": "moved"}
-    assert olga.post("/keys/brought/import", material).status_code == 302
+    filled = form(olga, "brought", bytes(range(32)))
+    assert olga.post("/keys/brought/import/material", filled).status_code == 302
     request = Approval.objects.get()
     assert "It waits for you" not in olga.get("/").content.decode()
     for officer in (house.otto, house.oona):

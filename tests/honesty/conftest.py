@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.house import House
 
 # One RSA size is enough here: making a key of 4096 bits takes seconds.
 LARGE = ("RSA_3072", "RSA_4096")
+Offers = Mapping[str, tuple[str, ...]]
 
 
 @dataclass
@@ -24,6 +25,9 @@ class Shop:
     """The house, its keys by what they do, and an application that may do everything with them."""
 
     house: House
+    # Where its keys are: a classification, and its key store's own choice where that isn't the first.
+    place: dict[str, str] = field(default_factory=dict)
+    able: Offers | None = None
     _keys: dict[tuple[str, str], Key] = field(default_factory=dict)
 
     @property
@@ -32,17 +36,19 @@ class Shop:
 
     def key(self, algorithm: str, usage: str, spec: str = "") -> Key:
         """Return the key that does `algorithm` for `usage`; made and granted at the first call."""
-        row = SPECS[spec] if spec else spec_for(algorithm)
+        row = SPECS[spec] if spec else spec_for(algorithm, self.able)
         chosen = algorithm
         if row.asymmetric and usage in (Usage.ENCRYPT_DECRYPT, Usage.SIGN_VERIFY):
-            chosen = row.algorithms_for(usage)[0]  # a pair does all algorithms of its purpose
-        place = (f"{row.name} {chosen}", usage)
-        if place not in self._keys:
-            self._keys[place] = self.fresh(chosen, usage, row.name)
-        return self._keys[place]
+            # A pair does all algorithms of its purpose.
+            able = self.able[row.name] if self.able else row.algorithms
+            chosen = row.algorithms_for(usage, able)[0]
+        which = (f"{row.name} {chosen}", usage)
+        if which not in self._keys:
+            self._keys[which] = self.fresh(chosen, usage, row.name)
+        return self._keys[which]
 
     def fresh(self, algorithm: str, usage: str, spec: str = "", **more: Any) -> Key:
-        name = spec or spec_for(algorithm).name
+        name, more = spec or spec_for(algorithm, self.able).name, self.place | more
         key = self.house.key(spec=name, usage=str(usage), algorithm=algorithm, **more)
         self.house.grant("billing", key, *OPERATIONS[Usage(usage)])
         return key
@@ -68,21 +74,23 @@ OPERATIONS: dict[Usage, tuple[str, ...]] = {
 }
 
 
-def offered(usage: Usage) -> list[Algorithm]:
-    """Return the algorithms for a purpose that the software store can do here."""
-    able = {name for names in offers().values() for name in names}
-    return [row for row in ALGORITHMS.values() if usage in row.usages and row.name in able]
+def offered(usage: Usage, able: Offers | None = None) -> list[Algorithm]:
+    """Return the algorithms for a purpose that a store can do, the software store unless `able` says."""
+    names = {name for names in (able or offers()).values() for name in names}
+    return [row for row in ALGORITHMS.values() if usage in row.usages and row.name in names]
 
 
-def specs_for(algorithm: str) -> list[KeySpec]:
-    """Return the specs that have an algorithm here, less the large RSA ones."""
+def specs_for(algorithm: str, able: Offers | None = None) -> list[KeySpec]:
+    """Return the specs that have an algorithm there, less the large RSA ones."""
     return [
-        SPECS[name] for name, names in offers().items() if algorithm in names and name not in LARGE
+        SPECS[name]
+        for name, names in (able or offers()).items()
+        if algorithm in names and name not in LARGE
     ]
 
 
-def spec_for(algorithm: str) -> KeySpec:
-    return specs_for(algorithm)[0]
+def spec_for(algorithm: str, able: Offers | None = None) -> KeySpec:
+    return specs_for(algorithm, able)[0]
 
 
 ENCRYPTING = [row.name for row in ALGORITHMS.values() if Usage.ENCRYPT_DECRYPT in row.usages]

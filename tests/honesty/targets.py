@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from keys import envelope
 from keys.algorithms import SPECS, MessageType, Usage
 from keys.backends import materials, proof
 from keys.backends.base import Backend, Material
-from keys.errors import CannotDecrypt
+from keys.errors import CannotDecrypt, Unsupported
 from keys.operations import certificates
 from keys.secret import Secret
 from tests.honesty import fuzz
@@ -37,6 +38,7 @@ class Bench:
         return self._made[spec, usage]
 
     def targets(self) -> list[Target]:
+        """Return the targets that a store computes itself; words() are for all stores alike."""
         return [
             *self.decrypting(),
             *self.unwrapping(),
@@ -45,28 +47,31 @@ class Bench:
             *self.macs(),
             *self.peers(),
             *self.imports(),
-            *words(),
         ]
 
     def decrypting(self) -> list[Target]:
         found = []
-        for row in offered(Usage.ENCRYPT_DECRYPT):
+        for row in offered(Usage.ENCRYPT_DECRYPT, self.offers):
             by_rsa = row.name.startswith("RSAES")
-            handle = self.material(spec_for(row.name).name, Usage.ENCRYPT_DECRYPT).handle
-            key_id, goods = uuid.uuid4(), []
-            for text in SHORT if by_rsa else TEXTS:
-                header = envelope.seal_header(row.name, key_id, 1)
-                aad = envelope.associated_data(header, CONTEXT)
-                goods.append(header + self.backend.encrypt(handle, row.name, text, aad))
-            weight = 20_000 if by_rsa else 100_000
-            call = self._decrypt(handle, row.name, key_id, goods)
-            found.append(Target(f"decrypt {row.name}", weight, _of(goods), call))
+            handle = self.material(
+                spec_for(row.name, self.offers).name, Usage.ENCRYPT_DECRYPT
+            ).handle
             if by_rsa:
                 bare = [self.backend.encrypt(handle, row.name, text, b"") for text in SHORT]
                 raw = self._opens(
                     lambda data, h=handle, a=row.name: self.backend.decrypt(h, a, data, b""), bare
                 )
                 found.append(Target(f"decrypt raw {row.name}", 5_000, _of(bare), raw))
+            key_id, goods = uuid.uuid4(), []
+            with contextlib.suppress(Unsupported):  # a token without labels has the raw form only
+                for text in SHORT if by_rsa else TEXTS:
+                    header = envelope.seal_header(row.name, key_id, 1)
+                    aad = envelope.associated_data(header, CONTEXT)
+                    goods.append(header + self.backend.encrypt(handle, row.name, text, aad))
+            if goods:
+                call = self._decrypt(handle, row.name, key_id, goods)
+                weight = 20_000 if by_rsa else 100_000
+                found.append(Target(f"decrypt {row.name}", weight, _of(goods), call))
         return found
 
     def _decrypt(
@@ -105,12 +110,17 @@ class Bench:
 
     def unwrapping(self) -> list[Target]:
         found = []
-        for row in offered(Usage.WRAP_UNWRAP):
+        for row in offered(Usage.WRAP_UNWRAP, self.offers):
             by_rsa = "RSA" in row.name
-            for spec in ["RSA_2048"] if by_rsa else [one.name for one in specs_for(row.name)]:
+            for spec in (
+                ["RSA_2048"] if by_rsa else [one.name for one in specs_for(row.name, self.offers)]
+            ):
                 handle = self.material(spec, Usage.WRAP_UNWRAP).handle
                 targets = (b"k", bytes(16), bytes(range(32)), bytes(40))
-                goods = [self.backend.wrap(handle, row.name, target) for target in targets]
+                goods = []
+                for target in targets:
+                    with contextlib.suppress(Unsupported):  # SoftHSM pads AES-KWP wrongly
+                        goods.append(self.backend.wrap(handle, row.name, target))
                 call = self._opens(
                     lambda data, h=handle, a=row.name: self.backend.unwrap(h, a, data), goods
                 )
@@ -120,8 +130,8 @@ class Bench:
 
     def encapsulations(self) -> list[Target]:
         found = []
-        for row in offered(Usage.KEY_ENCAPSULATION):
-            for spec in specs_for(row.name):
+        for row in offered(Usage.KEY_ENCAPSULATION, self.offers):
+            for spec in specs_for(row.name, self.offers):
                 made = self.material(spec.name, Usage.KEY_ENCAPSULATION)
                 assert made.public_key is not None
                 goods = [materials.encapsulate(spec, made.public_key)[1] for _ in range(3)]
@@ -142,8 +152,8 @@ class Bench:
 
     def signatures(self) -> list[Target]:
         found = []
-        for row in offered(Usage.SIGN_VERIFY):
-            for spec in specs_for(row.name):
+        for row in offered(Usage.SIGN_VERIFY, self.offers):
+            for spec in specs_for(row.name, self.offers):
                 handle = self.material(spec.name, Usage.SIGN_VERIFY).handle
                 slow = row.name.startswith("SLH_DSA")
                 text = TEXTS[1]
@@ -165,8 +175,8 @@ class Bench:
 
     def macs(self) -> list[Target]:
         found = []
-        for row in offered(Usage.GENERATE_VERIFY_MAC):
-            spec = spec_for(row.name).name
+        for row in offered(Usage.GENERATE_VERIFY_MAC, self.offers):
+            spec = spec_for(row.name, self.offers).name
             handle = self.material(spec, Usage.GENERATE_VERIFY_MAC).handle
             good = self.backend.mac(handle, row.name, TEXTS[1])
 
@@ -191,7 +201,7 @@ class Bench:
 
     def peers(self) -> list[Target]:
         found = []
-        for spec in specs_for("ECDH"):
+        for spec in specs_for("ECDH", self.offers):
             handle = self.material(spec.name, Usage.KEY_AGREEMENT).handle
             own = [materials.new_pair(spec)[1] for _ in range(3)]
 

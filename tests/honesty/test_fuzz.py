@@ -17,7 +17,7 @@ from keys.algorithms import ALGORITHMS
 from keys.backends.software.backend import SoftwareBackend, offers
 from tests.databases import Database
 from tests.honesty import fuzz
-from tests.honesty.targets import Bench
+from tests.honesty.targets import Bench, words
 
 MILLION, CHUNKS = 1_000_000, 40
 STORE = uuid.UUID("5f0c6f5e-0d0b-4f4e-9f55-3a0f0a5c0003")
@@ -35,7 +35,7 @@ def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench
 
 
 def test_some_thousand_malformed_inputs(bench: Bench) -> None:
-    counts = fuzz.run(bench.targets(), 8_000, seed=1)
+    counts = fuzz.run([*bench.targets(), *words()], 8_000, seed=1)
     assert sum(counts.values()) >= 8_000
     reached = {name.split()[1] for name in counts if name.split()[0] in ("decrypt", "verify")}
     able = {name for names in offers().values() for name in names}
@@ -46,7 +46,7 @@ def test_some_thousand_malformed_inputs(bench: Bench) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("chunk", "count"), fuzz.chunks(MILLION, CHUNKS))
 def test_a_million_malformed_inputs(bench: Bench, chunk: int, count: int) -> None:
-    counts = fuzz.run(bench.targets(), count, seed=1000 + chunk)
+    counts = fuzz.run([*bench.targets(), *words()], count, seed=1000 + chunk)
     assert sum(counts.values()) >= count - len(counts)
 
 

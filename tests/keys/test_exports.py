@@ -93,7 +93,10 @@ def test_what_is_exported_only_the_recipient_can_open(
 
 def test_a_pair_leaves_as_pkcs8(house: House, taken: Key, recipient: rsa.RSAPrivateKey) -> None:
     key = house.key("movable", "ECC_NIST_P256", exportable=True)
-    done = export(house, key, base64.b64encode(der(recipient)).decode())
+    written = base64.b64encode(der(recipient)).decode()
+    with pytest.raises(Invalid, match="too long"):
+        administration.export_key(house.olga, str(key.id), public_key=written, algorithm=RSA_OAEP)
+    done = export(house, key, written)
     private = serialization.load_der_private_key(unwrap(recipient, done.wrapped), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     public = key.versions.get().public_key

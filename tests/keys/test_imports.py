@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.db import connections
 
 from audit.models import Entry
-from keys import administration, clock, importing, jobs, operations, queries_ceremonies
+from keys import (
+    administration,
+    clock,
+    importing,
+    jobs,
+    operations,
+    queries_ceremonies,
+    tickets,
+)
 from keys import stores as places
 from keys.administration import ImportParameters
 from keys.algorithms import SPECS
@@ -75,8 +83,8 @@ def wrapping_keys() -> int:
     return WrappedMaterial.objects.filter(store_id=places.WRAPPING_KEYS).count()
 
 
-def expire(*tickets: ImportTicket) -> None:
-    for ticket in tickets:
+def expire(*rows: ImportTicket) -> None:
+    for ticket in rows:
         ImportTicket.objects.filter(pk=ticket.pk).update(
             expires_at=clock.now() - timedelta(seconds=1)
         )
@@ -260,6 +268,7 @@ def test_what_does_not_unwrap_is_refused_with_one_error(house: House) -> None:
         {"number": "1"},
         {"expires_at": "tomorrow"},
         {"check_value": 5},
+        {"check_value": "\ud800"},
         {"colour": "red"},
     ],
     ids=str,
@@ -290,6 +299,19 @@ def test_only_keys_for_imports_give_import_parameters(house: House) -> None:
             administration.import_parameters(stranger, str(key.id))
     with pytest.raises(NotFound):
         administration.import_parameters(house.billing, str(key.id))
+
+
+def test_a_key_has_only_so_many_unused_tickets(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "MOST_OPEN", 2)
+    key = waiting(house)
+    first = parameters_for(house, key)
+    parameters_for(house, key)
+    with pytest.raises(Conflict, match="unused import parameters"):
+        parameters_for(house, key)
+    expire(ImportTicket.objects.get(pk=first.ticket))
+    parameters_for(house, key)
 
 
 def test_tickets_that_are_over_lose_their_wrapping_keys(house: House) -> None:

@@ -257,6 +257,8 @@ from keys.secret import Secret
 from tests.databases import connected_to
 from tests.keys import stores
 
+UNTIL = "2199-01-01T00:00:00Z"
+
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -283,7 +285,13 @@ def run(change, key, point):
     elif change == "create":
         administration.create_key(olga, "watched", name="Second", spec="AES_256")
     elif change == "import":
-        administration.import_key(olga, key, material=Secret(bytes(range(32))))
+        administration.import_key(olga, key, material=Secret(bytes(range(32))), expires_at=UNTIL)
+    elif change == "return":
+        administration.import_key(
+            olga, key, material=Secret(bytes(range(32))), number=1, expires_at=UNTIL
+        )
+    elif change == "remove":
+        administration.delete_material(olga, key, number=1)
     else:
         for job in jobs.due():
             jobs.run(job)
@@ -400,7 +408,53 @@ def test_an_import_that_is_killed_is_taken_over_or_asked_for_again(
     else:
         assert (job.state, key.state) == ("failed", "pending_import")
         administration.import_key(house.olga, str(key.id), material=Secret(bytes(range(32))))
+        assert key.versions.filter(primary=True).count() == 1
+        return
+    assert key.versions.get(primary=True).material_expires_at.year == 2199
     assert key.versions.filter(primary=True).count() == 1
+    material_is_exactly_what_versions_need()
+
+
+@pytest.mark.parametrize("point", ["before import", "after import", "before finish"])
+def test_material_that_was_on_its_way_back_when_its_process_was_killed(
+    house: House, watched: dict[str, Any], kill: Kill, point: str
+) -> None:
+    key = house.key("watched", origin="imported")
+    administration.import_key(house.olga, str(key.id), material=Secret(bytes(range(32))))
+    administration.delete_material(house.olga, str(key.id), number=1)
+    kill("return", key, point)
+    version = key.versions.get()
+    assert (version.state, version.condition) == (S.ACTIVE, "unavailable")
+    expire_leases()
+    (job,) = house.run_due_jobs()
+    version.refresh_from_db()
+    if point == "before import":
+        assert (job.state, version.condition) == ("failed", "unavailable")
+        administration.import_key(
+            house.olga, str(key.id), material=Secret(bytes(range(32))), number=1
+        )
+    else:
+        assert (job.state, version.condition) == ("succeeded", "")
+        assert version.material_expires_at is not None
+    assert states(key) == [(1, S.ACTIVE, True)]
+    material_is_exactly_what_versions_need()
+
+
+@pytest.mark.parametrize("point", ["before destroy", "after destroy", "before finish"])
+def test_a_removal_that_is_killed_is_finished(
+    house: House, watched: dict[str, Any], kill: Kill, point: str
+) -> None:
+    key = house.key("watched", origin="imported")
+    administration.import_key(house.olga, str(key.id), material=Secret(bytes(range(32))))
+    kill("remove", key, point)
+    version = key.versions.get()
+    assert version.condition == "unavailable", "no use is allowed from the first moment"
+    expire_leases()
+    (job,) = house.run_due_jobs()
+    version.refresh_from_db()
+    assert (job.state, version.condition, version.handle) == ("succeeded", "unavailable", "")
+    assert not WrappedMaterial.objects.filter(label=version.id).exists()
+    administration.import_key(house.olga, str(key.id), material=Secret(bytes(range(32))), number=1)
     material_is_exactly_what_versions_need()
 
 

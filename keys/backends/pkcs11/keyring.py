@@ -183,7 +183,7 @@ class Keyring:
 
 def algorithm_of(found: objects.Found, usage: Usage, name: str) -> Algorithm:
     """Return the algorithm, where the key is for that. Raises Unsupported: what would work."""
-    offered = found.abilities.for_purpose(found.spec, found.usage)
+    offered = found.algorithms
     if usage is not found.usage or name not in offered:
         able = (
             f"It can do: {', '.join(offered)}." if offered else "The token can't use it any more."

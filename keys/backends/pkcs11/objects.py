@@ -33,7 +33,10 @@ FIXED = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Found:
-    """A version's objects as one session sees them. `public` is None for secrets."""
+    """A version's objects as one session sees them. `public` is None for secrets.
+
+    `algorithms` is what the token offers for the purpose of such a key.
+    """
 
     spec: KeySpec
     usage: Usage
@@ -41,6 +44,7 @@ class Found:
     public: Any
     public_key: bytes | None
     abilities: Abilities
+    algorithms: tuple[str, ...]
 
     def everything(self) -> list[Any]:
         return [self.key] if self.public is None else [self.key, self.public]
@@ -96,14 +100,16 @@ def find(session: pkcs11.Session, label: uuid.UUID, abilities: Abilities) -> Fou
         return None
     key, text = keys[0], str(keys[0][Attribute.LABEL])
     if key[Attribute.CLASS] is ObjectClass.SECRET_KEY:
-        spec = forms.spec_of_secret(key)
-        return Found(spec, purposes.purpose_of(spec, key, None, text), key, None, None, abilities)
-    if not publics:
+        public, public_key, spec = None, None, forms.spec_of_secret(key)
+    elif publics:
+        public = publics[0]
+        public_key = forms.subject_public_key_info(public)
+        spec = forms.spec_of_public(public_key)
+    else:
         return None
-    public_key = forms.subject_public_key_info(publics[0])
-    spec = forms.spec_of_public(public_key)
-    usage = purposes.purpose_of(spec, key, publics[0], text)
-    return Found(spec, usage, key, publics[0], public_key, abilities)
+    usage = purposes.purpose_of(spec, key, public, text)
+    offered = abilities.for_purpose(spec, usage)
+    return Found(spec, usage, key, public, public_key, abilities, offered)
 
 
 def clear_half_made(session: pkcs11.Session, label: uuid.UUID) -> None:

@@ -25,7 +25,7 @@ from keys import sealing
 from keys.algorithms import SPECS, Algorithm, Family, KeySpec, MessageType, Usage
 from keys.backends import materials
 from keys.backends.base import Backend, Capabilities, Health, Material, NoMaterial, Protection
-from keys.backends.software import kem, pairs, post_quantum, signatures, symmetric, wrapping
+from keys.backends.software import symmetric
 from keys.backends.software.models import WrappedMaterial
 from keys.errors import (
     BackendUnavailable,
@@ -35,6 +35,7 @@ from keys.errors import (
     StateForbids,
     Unsupported,
 )
+from keys.primitives import kem, pairs, post_quantum, signatures, wrapping
 from keys.secret import Secret
 
 PURPOSE = "software key material"
@@ -346,7 +347,7 @@ class SoftwareBackend(Backend):
         return sealing.unseal(purpose, row.label, bytes(row.wrapped))
 
 
-def _purpose(store_id: uuid.UUID, spec: str, exportable: bool) -> str:
+def _purpose(store_id: uuid.UUID, spec: str, exportable: bool = False) -> str:
     return f"{PURPOSE} {store_id} {spec}" + (" exportable" if exportable else "")
 
 

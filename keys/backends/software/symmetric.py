@@ -16,8 +16,8 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from keys.algorithms import Algorithm
-from keys.backends.software.signatures import HASHES
 from keys.errors import CannotDecrypt, Invalid
+from keys.primitives.signatures import HASHES
 from keys.secret import Secret
 from keys.xaes import CommittingXaes
 

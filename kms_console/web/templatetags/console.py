@@ -139,6 +139,13 @@ def thousands(count: int) -> str:
 
 
 @register.filter
+def is_hash(value: object) -> bool:
+    """Whether a value is a digest or a check value, in hexadecimal."""
+    text = value if isinstance(value, str) else ""
+    return len(text) in (16, 64) and set(text) <= set("0123456789abcdef")
+
+
+@register.filter
 def agreed(votes: Iterable[Any]) -> int:
     """Return how many of these votes agree."""
     return sum(vote.approve for vote in votes)
@@ -196,6 +203,7 @@ def field(bound: BoundField, **options: Any) -> dict[str, Any]:
         "groups": _groups(bound) if isinstance(widget, RadioSelect) else [],
         "hidden": isinstance(widget, HiddenInput),
         "hint": options.get("hint", True),
+        "tall": options.get("tall", False),
     }
 
 

@@ -210,7 +210,7 @@ VERBS: dict[str, Any] = {
 }
 
 
-def secrets_of(wanted: Any) -> dict[str, Secret]:
+def secrets_of(wanted: Any) -> dict[str, Any]:
     """Return what must not be seen as what can't be seen."""
     found = {}
     for name in ("wrapped", "token", "component"):

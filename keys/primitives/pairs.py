@@ -22,15 +22,15 @@ from cryptography.hazmat.primitives.asymmetric import (
 )
 
 from keys.algorithms import Family, KeySpec
-from keys.backends.software import post_quantum, x_wing
-from keys.backends.software.post_quantum import (
+from keys.errors import BackendError, Invalid
+from keys.primitives import post_quantum, x_wing
+from keys.primitives.post_quantum import (
     MlKem512PrivateKey,
     MlKem512PublicKey,
     SlhDsaPrivateKey,
     SlhDsaPublicKey,
 )
-from keys.backends.software.x_wing import XWingPrivateKey, XWingPublicKey
-from keys.errors import BackendError, Invalid
+from keys.primitives.x_wing import XWingPrivateKey, XWingPublicKey
 from keys.secret import Secret
 
 MlDsaPrivateKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import hpke, keywrap
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from keys.algorithms import Algorithm
-from keys.backends.software.pairs import PrivateKey, PublicKey
-from keys.backends.software.signatures import HASHES
-from keys.backends.software.x_wing import XWingPrivateKey, XWingPublicKey
 from keys.errors import CannotDecrypt, Invalid, TooLarge, Unsupported
+from keys.primitives.pairs import PrivateKey, PublicKey
+from keys.primitives.signatures import HASHES
+from keys.primitives.x_wing import XWingPrivateKey, XWingPublicKey
 
 WRAPPING_KEY_BYTES = 32
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)

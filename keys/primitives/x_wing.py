@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from keys.backends.software import der
+from keys.primitives import der
 from keys.secret import Secret
 
 OID = "1.3.6.1.4.1.62253.25722"

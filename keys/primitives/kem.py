@@ -5,11 +5,11 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
 from keys.algorithms import KeySpec
-from keys.backends.software import pairs
-from keys.backends.software.pairs import MlKemPrivateKey, MlKemPublicKey, PrivateKey
-from keys.backends.software.post_quantum import MlKem512PrivateKey, MlKem512PublicKey
-from keys.backends.software.x_wing import XWingPrivateKey, XWingPublicKey
 from keys.errors import CannotDecrypt, Invalid, Unsupported
+from keys.primitives import pairs
+from keys.primitives.pairs import MlKemPrivateKey, MlKemPublicKey, PrivateKey
+from keys.primitives.post_quantum import MlKem512PrivateKey, MlKem512PublicKey
+from keys.primitives.x_wing import XWingPrivateKey, XWingPublicKey
 
 
 def agree(spec: KeySpec, private: PrivateKey, peer: bytes) -> bytes:

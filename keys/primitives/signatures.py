@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from keys.algorithms import Algorithm, MessageType
-from keys.backends.software.pairs import (
+from keys.errors import Invalid, Unsupported
+from keys.primitives.pairs import (
     EdwardsPrivateKey,
     EdwardsPublicKey,
     MlDsaPrivateKey,
@@ -15,8 +16,7 @@ from keys.backends.software.pairs import (
     PrivateKey,
     PublicKey,
 )
-from keys.backends.software.post_quantum import SlhDsaPrivateKey, SlhDsaPublicKey
-from keys.errors import Invalid, Unsupported
+from keys.primitives.post_quantum import SlhDsaPrivateKey, SlhDsaPublicKey
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha1": hashes.SHA1(),  # noqa: S303 for OAEP with old peers, where no collision matters

@@ -15,8 +15,8 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from keys.backends.software import der
 from keys.errors import BackendError, Unsupported
+from keys.primitives import der
 from keys.secret import Secret
 
 # RFC 9909, 3: id-slh-dsa-sha2-*; the key of a pair is 4n bytes, of which 2n are its public key.
