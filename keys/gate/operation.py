@@ -220,9 +220,11 @@ class _Ending(Generic[R]):
 
     def attempt(self, epoch: int) -> _Attempt[R]:
         use = self._use
-        events = [self._event(use, self._reference)]
-        events += [self._event(other, reference) for (reference, _), other in use.others.items()]
-        return _Attempt(tuple(events), epoch, use.rests_on(), self.result, self._error)
+        events = (self._event(use, self._reference),)
+        if use.others:
+            others = use.others.items()
+            events += tuple(self._event(other, reference) for (reference, _), other in others)
+        return _Attempt(events, epoch, use.rests_on(), self.result, self._error)
 
     def _event(self, use: Use, reference: str) -> Event:
         outcome, reason = self._outcome, self._reason
@@ -241,13 +243,15 @@ class _Ending(Generic[R]):
 def _context(kwargs: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the context that an operation is asked with; empty where it is no object."""
     given = kwargs.get("context")
+    if given is None or type(given) is dict:
+        return given or {}
     return given if isinstance(given, Mapping) else {}
 
 
 def _check_context(kwargs: Mapping[str, Any]) -> None:
     """Raise Invalid where the context is no object: after the decision, since whoever was refused is told that."""
     given = kwargs.get("context")
-    if given and not isinstance(given, Mapping):
+    if given and type(given) is not dict and not isinstance(given, Mapping):
         raise Invalid("The context must be an object of text pairs.", field="context")
 
 

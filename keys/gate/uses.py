@@ -138,16 +138,20 @@ class Use:
 
     def rests_on(self) -> frozenset[str]:
         """Return the subjects whose change makes this use to be decided again."""
-        subjects = {f"principal:{self.caller.principal_id}"}
-        if self.key is not None:
-            subjects |= {
-                f"key:{self.key.id}",
-                f"classification:{self.key.classification_id}",
-                f"key_store:{self.key.store.id}",
+        principal, key = f"principal:{self.caller.principal_id}", self.key
+        if key is None:
+            return frozenset({principal})
+        own = frozenset(
+            {
+                principal,
+                f"key:{key.id}",
+                f"classification:{key.classification_id}",
+                f"key_store:{key.store.id}",
             }
-        for other in self.others.values():
-            subjects |= other.rests_on()
-        return frozenset(subjects)
+        )
+        if not self.others:
+            return own
+        return own.union(*(other.rests_on() for other in self.others.values()))
 
     def _key(self) -> KeyFacts:
         assert self.key is not None

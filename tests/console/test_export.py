@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
-from keys.backends.materials import check_value_of_secret
 from keys.algorithms import SPECS
+from keys.backends.materials import check_value_of_secret
 from keys.models import Approval, Classification, Key
 from tests.console.bringing import REASON, rsa_aes_unwrap
 from tests.console.conftest import signed_in_client
@@ -28,9 +28,7 @@ def recipient() -> rsa.RSAPrivateKey:
 def pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
     return (
         key.public_key()
-        .public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         .decode()
     )
 

@@ -41,7 +41,7 @@ def test_every_key_type_stands_under_one_heading_with_a_word_on_when_to_choose_i
 
 def test_algorithms_say_what_has_to_be_known_before_they_are_chosen() -> None:
     rsa = dict(specs.algorithms(SPECS["RSA_3072"], Usage.ENCRYPT_DECRYPT))
-    assert list(rsa)[0] == "RSAES_OAEP_SHA_256"
+    assert next(iter(rsa)) == "RSAES_OAEP_SHA_256"
     assert list(rsa)[-1] == "RSAES_OAEP_SHA_1"
     assert "old peers" in rsa["RSAES_OAEP_SHA_1"]
     assert "4,294,967,296 messages" in specs.marked("AES_256_GCM")
@@ -61,9 +61,7 @@ def test_presets_allow_only_what_there_is_and_no_weak_types_but_for_the_public()
 def test_the_choice_shows_what_the_classification_allows_and_nothing_else(
     house: House, olga: Client
 ) -> None:
-    Classification.objects.filter(name="internal").update(
-        allowed_specs=["AES_256", "ML_KEM_768"]
-    )
+    Classification.objects.filter(name="internal").update(allowed_specs=["AES_256", "ML_KEM_768"])
     page = olga.get("/keys/-/new?classification=internal").content.decode()
     offered = set(re.findall(r"spec=(\w+)&amp;usage=(\w+)", page))
     assert offered == {

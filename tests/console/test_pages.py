@@ -111,7 +111,10 @@ def test_an_auditor_sees_everything_and_is_offered_no_change(furnished: Furnishe
         changing = [
             link
             for link in links
-            if re.search(r"/do/|/-/|/edit|/import|/export$|/certificate|/cancel|/revoke|/close|/dismiss|/pause|/off$", link)
+            if re.search(
+                r"/do/|/-/|/edit|/import|/export$|/certificate|/cancel|/revoke|/close|/dismiss|/pause|/off$",
+                link,
+            )
         ]
         assert changing == [], name
 

@@ -10,6 +10,7 @@ from tests.console.conftest import signed_in_client
 from tests.console.furniture import Furnished, furnish, sent_to
 from tests.house import House
 
+
 @pytest.fixture
 def furnished(house: House) -> Furnished:
     return furnish(house)

@@ -39,10 +39,10 @@ class Unexpected(AssertionError):
 
 
 def run(targets: Sequence[Target], total: int, seed: int) -> dict[str, int]:
-    """Give each target its share of `total`; return how many each got. Raises Unexpected."""
+    """Give each target its share of `total`, rounded up; return how many each got. Raises Unexpected."""
     whole, counts = sum(target.weight for target in targets), {}
     for target in targets:
-        count = max(1, round(total * target.weight / whole))
+        count = -(-total * target.weight // whole)
         rng = Rng(f"{seed} {target.name}")
         for number in range(count):
             attempt(target, rng, seed, number)

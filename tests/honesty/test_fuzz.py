@@ -47,7 +47,7 @@ def test_some_thousand_malformed_inputs(bench: Bench) -> None:
 @pytest.mark.parametrize(("chunk", "count"), fuzz.chunks(MILLION, CHUNKS))
 def test_a_million_malformed_inputs(bench: Bench, chunk: int, count: int) -> None:
     counts = fuzz.run([*bench.targets(), *words()], count, seed=1000 + chunk)
-    assert sum(counts.values()) >= count - len(counts)
+    assert sum(counts.values()) >= count
 
 
 def test_a_seed_gives_the_same_input_again() -> None:
