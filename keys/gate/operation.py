@@ -220,7 +220,7 @@ class _Ending(Generic[R]):
 
     def attempt(self, epoch: int) -> _Attempt[R]:
         use = self._use
-        events = (self._event(use, self._reference),)
+        events: tuple[Event, ...] = (self._event(use, self._reference),)
         if use.others:
             others = use.others.items()
             events += tuple(self._event(other, reference) for (reference, _), other in others)

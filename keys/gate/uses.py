@@ -138,20 +138,18 @@ class Use:
 
     def rests_on(self) -> frozenset[str]:
         """Return the subjects whose change makes this use to be decided again."""
-        principal, key = f"principal:{self.caller.principal_id}", self.key
-        if key is None:
-            return frozenset({principal})
-        own = frozenset(
-            {
-                principal,
-                f"key:{key.id}",
-                f"classification:{key.classification_id}",
-                f"key_store:{key.store.id}",
-            }
-        )
-        if not self.others:
-            return own
-        return own.union(*(other.rests_on() for other in self.others.values()))
+        subjects, key = {f"principal:{self.caller.principal_id}"}, self.key
+        if key is not None:
+            subjects.update(
+                (
+                    f"key:{key.id}",
+                    f"classification:{key.classification_id}",
+                    f"key_store:{key.store.id}",
+                )
+            )
+        if self.others:
+            subjects.update(*(other.rests_on() for other in self.others.values()))
+        return frozenset(subjects)
 
     def _key(self) -> KeyFacts:
         assert self.key is not None

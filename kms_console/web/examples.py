@@ -11,14 +11,15 @@ from keys.models import Key
 _MESSAGE = "aGVsbG8="  # "hello"
 # Sixteen bytes: the size of an AES-128 key.
 _KEY = "AAECAwQFBgcICQoLDA0ODw=="
+_PEER = "<public key of the peer: DER, in base64>"
 
 # purpose -> the last part of the address, and the body.
 _USES: dict[str, tuple[str, dict[str, Any]]] = {
     Usage.ENCRYPT_DECRYPT: ("encrypt", {"plaintext": _MESSAGE}),
     Usage.SIGN_VERIFY: ("sign", {"message": _MESSAGE}),
     Usage.GENERATE_VERIFY_MAC: ("mac", {"message": _MESSAGE}),
-    Usage.WRAP_UNWRAP: ("wrap-key", {"key": _KEY}),
-    Usage.KEY_AGREEMENT: ("derive-shared-secret", {"public_key": "<the peer's, DER in base64>"}),
+    Usage.WRAP_UNWRAP: ("wrap-key", {"key_material": _KEY}),
+    Usage.KEY_AGREEMENT: ("derive-shared-secret", {"peer_public_key": _PEER}),
     Usage.KEY_ENCAPSULATION: ("encapsulate", {}),
     Usage.DERIVE_KEY: ("derive-key", {"context": {"tenant": "north"}, "length": 32}),
 }
@@ -42,7 +43,7 @@ def about(key: Key) -> str:
         return (
             "RSA encrypts no more than fits its modulus. For anything larger, generate a data key."
         )
-    return _ABOUT.get(key.usage, "")
+    return _ABOUT.get(Usage(key.usage), "")
 
 
 _ABOUT = {

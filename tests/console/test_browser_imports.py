@@ -30,8 +30,8 @@ def test_two_officers_hold_a_ceremony_and_three_agree_to_its_import(
     olga = Visit(browser, address, "olga")
     otto = Visit(browser, address, "otto", viewport=PHONE)
     olga.go("/keys/vault")
-    olga.page.click("text=Import the material")
-    olga.page.click("text=Open a ceremony")
+    olga.page.click("a.button:has-text('Import the material')")
+    olga.page.click("a.button:has-text('Open a ceremony')")
     for name in ("Olga", "Otto"):
         olga.page.get_by_label(name, exact=True).check()
     olga.page.fill("[name=place]", "The small meeting room")
@@ -50,7 +50,7 @@ def test_two_officers_hold_a_ceremony_and_three_agree_to_its_import(
         assert field.get_attribute("autocomplete") == "off"
         field.fill(grouped(part))
         visit.page.fill("[name=check_value]", check_value_of_secret(AES, part))
-        visit.page.click("text=Enter it")
+        visit.page.click("button:has-text('Enter it')")
         visit.page.wait_for_selector("text=Its check value is")
         assert visit.overflow() <= 0
     whole = check_value_of_secret(AES, xor(*parts))
@@ -60,12 +60,12 @@ def test_two_officers_hold_a_ceremony_and_three_agree_to_its_import(
     for visit in (olga, otto):
         assert visit.page.inner_text(".check-value") == whole
         visit.page.fill("[name=check_value]", whole)
-        visit.page.click("text=It is the same")
+        visit.page.click("button:has-text('It is the same')")
         visit.page.wait_for_selector("text=You have confirmed the check value")
 
     olga.go(ceremony)
     olga.page.fill("[name=reason]", "all compared it")
-    olga.page.click("text=Ask for the import")
+    olga.page.click("button:has-text('Ask for the import')")
     olga.page.wait_for_url("**/approvals/*")
     request = Approval.objects.get()
     oona = Visit(browser, address, "oona")
@@ -78,12 +78,12 @@ def test_two_officers_hold_a_ceremony_and_three_agree_to_its_import(
     olga.go(ceremony)
     olga.page.click("main form button:has-text('Import')")
     olga.page.wait_for_selector("text=print its minutes")
-    olga.page.click("text=Minutes")
+    olga.page.click("a.button:has-text('Minutes')")
     minutes = olga.page.inner_text("main")
     for word in ("The small meeting room", "Olga", "Otto", "Oona", whole, "Leaf hash"):
         assert word in minutes, word
     with olga.page.expect_download() as download:
-        olga.page.click("text=Download as text")
+        olga.page.click("a.button:has-text('Download as text')")
     text = Path(download.value.path()).read_text()
     key.refresh_from_db()
     assert key.state == "enabled"
@@ -105,8 +105,8 @@ def test_material_goes_from_the_parameters_page_into_the_key_by_hand(
     house.key("internal", name="Brought", alias="brought", origin="imported")
     olga = Visit(browser, address, "olga", viewport=PHONE)
     olga.go("/keys/brought/import")
-    olga.page.click("text=Get import parameters")
-    olga.page.click("text=Make them")
+    olga.page.click("a.button:has-text('Get import parameters')")
+    olga.page.click("button:has-text('Make them')")
     token = olga.page.inner_text("#token")
     assert olga.overflow() <= 0
     with olga.page.expect_download() as download:

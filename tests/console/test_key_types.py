@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 
 import pytest
@@ -12,6 +14,7 @@ from django.test import Client
 from keys.algorithms import ALGORITHMS, SPECS, Usage
 from keys.models import Classification, Key, MessageCount
 from kms_console import presets
+from kms_console.api.rest.codecs import use
 from kms_console.web import examples, specs
 from tests.console.conftest import signed_in_client
 from tests.house import House
@@ -100,10 +103,17 @@ def test_a_key_of_every_purpose_is_made_and_its_page_says_how_to_use_it(
     assert ALGORITHMS[first].label in page
     assert ("JWKS" in page) == SPECS[spec].asymmetric
     command = examples.curl(key, "http://testserver")
-    operation = re.search(r"/api/v1/keys/new/(\S+)", command)
-    assert operation
-    # The command names an address that there is.
-    assert olga.get(f"/api/v1/keys/new/{operation.group(1)}").status_code in (401, 405)
+    found = re.search(r"/api/v1/keys/new/(\S+) .*-d '(.*)'$", command, re.DOTALL)
+    assert found
+    row = use.TABLE[found.group(1)]
+    body = json.loads(found.group(2))
+    if "peer_public_key" in body:
+        body["peer_public_key"] = base64.b64encode(
+            bytes(key.versions.get().public_key or b"")
+        ).decode()
+    house.grant("billing", key, row.operation.action.value)
+    answered = json.loads(row(house.billing, "new", json.dumps(body).encode()))
+    assert answered["version"] == 1
 
 
 def test_an_algorithm_of_another_purpose_is_refused_at_its_field(
