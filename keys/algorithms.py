@@ -282,7 +282,7 @@ SPECS: dict[str, KeySpec] = {
         _slh_dsa("192F", 192),
         _slh_dsa("256S", 256),
         _slh_dsa("256F", 256),
-        # FIPS 203, table 2; the secret is a seed of 64 bytes.
+        # FIPS 203, table 2; the secret is a seed of 64 bytes (ML-KEM-512's library knows the expanded form only).
         KeySpec("ML_KEM_512", Family.ML_KEM, 512, 128, ("ML_KEM",), "ML-KEM-512", "512"),
         KeySpec("ML_KEM_768", Family.ML_KEM, 512, 192, ("ML_KEM",), "ML-KEM-768", "768"),
         KeySpec("ML_KEM_1024", Family.ML_KEM, 512, 256, ("ML_KEM",), "ML-KEM-1024", "1024"),

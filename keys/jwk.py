@@ -49,12 +49,6 @@ _ECDSA = {
     ("ECDSA_SHA_512", "secp521r1"): "ES512",
     ("ECDSA_SHA_256", "secp256k1"): "ES256K",
 }
-# What may be done with the public half. RFC 7517, 4.3 has no word for it in agreements and KEMs.
-_OPERATIONS = {
-    Usage.SIGN_VERIFY: "verify",
-    Usage.ENCRYPT_DECRYPT: "encrypt",
-    Usage.WRAP_UNWRAP: "wrapKey",
-}
 
 
 def jwk(spec: str, usage: str, algorithm: str, public_key: bytes, kid: str) -> Jwk:
@@ -66,9 +60,8 @@ def jwk(spec: str, usage: str, algorithm: str, public_key: bytes, kid: str) -> J
     row = SPECS[spec]
     found = _numbers(row, public_key)
     found["kid"] = kid
+    # Not key_ops beside it: RFC 7517, 4.3.
     found["use"] = "sig" if usage == Usage.SIGN_VERIFY else "enc"
-    if usage in _OPERATIONS:
-        found["key_ops"] = [_OPERATIONS[Usage(usage)]]
     named = _ALGORITHMS.get(algorithm) or _ECDSA.get((algorithm, row.curve))
     if named and "alg" not in found:
         found["alg"] = named

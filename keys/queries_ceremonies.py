@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
+
 from audit.events import Subject
 from audit.models import Entry
-from keys import clock, due, gate, queries_audit, targets
+from keys import clock, due, gate, names, queries_audit, targets
 from keys.actions import Action
 from keys.callers import Caller
-from keys.errors import NotFound
+from keys.errors import Invalid, NotFound
 from keys.gate.reads import not_found
 from keys.models import Approval, Ceremony, Custodian, Key
 from keys.models.key import Origin
+from keys.queries import PAGE, Page, find_key
 from keys.states import KeyState
 
 MOST_ENTRIES = 500
@@ -87,6 +90,22 @@ def ceremonies(caller: Caller, key: Key) -> list[Ceremony]:
     gate.read(caller, Action.READ_APPROVALS, key=key)
     rows = Ceremony.objects.filter(key=key).select_related("key", "opened_by")
     return list(rows.prefetch_related("custodians__officer").order_by("-created_at")[:100])
+
+
+def list_ceremonies(caller: Caller, reference: str, *, after: str = "", limit: int = PAGE) -> Page:
+    """Return a key's ceremonies, newest first, beginning after the ceremony of the id `after`."""
+    key = find_key(caller, reference)
+    gate.read(caller, Action.READ_APPROVALS, key=key)
+    rows = Ceremony.objects.filter(key=key).select_related("key", "opened_by")
+    if after:
+        wanted = names.as_uuid(after)
+        last = rows.filter(pk=wanted).first() if wanted else None
+        if last is None:
+            raise Invalid("There is no such page; begin with the first.", field="after")
+        older = Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk)
+        rows = rows.filter(older)
+    found = list(rows.order_by("-created_at", "-pk")[: limit + 1])
+    return Page(found[:limit], str(found[limit - 1].pk) if len(found) > limit else "")
 
 
 def minutes(caller: Caller, reference: str) -> Minutes:

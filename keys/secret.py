@@ -42,3 +42,10 @@ class Secret:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("A secret can't be pickled or copied.")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two check values are equal, in constant time."""
+    # What people type may hold anything; half a surrogate pair has no UTF-8.
+    first, second = (text.encode("utf-8", "backslashreplace") for text in (one, other))
+    return hmac.compare_digest(first, second)

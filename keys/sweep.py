@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef
 
 from audit import writer
-from keys import approvals, clock, importing, jobs, queries
+from keys import approvals, clock, jobs, queries
 from keys import due as dates
 from keys.actions import Action
 from keys.administration import expire_request, prepare_version, rotate_key
 from keys.administration.votes import staleness
 from keys.errors import KeyServiceError, PendingApproval
+from keys.imports import tidying as importing
 from keys.models import Approval, Heartbeat
 from keys.models.approval import ApprovalState
 from keys.models.key import Origin

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.events import Subject
-from keys import ceremony as ceremonies
-from keys import clock, gate, names, parameters, targets, tickets
+from keys import clock, gate, names, parameters, targets
 from keys.actions import Action
 from keys.administration.imports import (
     check_nothing_under_way,
@@ -19,12 +18,12 @@ from keys.algorithms import SPECS
 from keys.callers import Kind, Role
 from keys.errors import Conflict, Denied, Invalid, StateForbids
 from keys.gate.changes import Change
+from keys.imports import ceremonies, tickets
 from keys.models import Ceremony, Custodian, Job, Key, Principal
 from keys.models.imports import CeremonyState
 from keys.models.job import OPEN_STATES, JobKind
-from keys.secret import Secret
+from keys.secret import Secret, same
 from keys.services import SCHEDULER_ID
-from keys.work import same
 
 
 @gate.change(Action.OPEN_CEREMONY, on=targets.key)

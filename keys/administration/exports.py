@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from audit.events import Outcome
-from keys import approvals, gate, parameters, results, targets
+from keys import approvals, gate, parameters, targets
 from keys.actions import Action
 from keys.administration.imports import LIVING, locked
 from keys.administration.versions import find_version
@@ -22,6 +22,7 @@ from keys.backends import materials
 from keys.callers import Caller
 from keys.errors import Invalid, KeyServiceError, StateForbids
 from keys.gate.changes import Change
+from keys.imports import results
 from keys.models import Key, KeyVersion
 from keys.primitives import wrapping
 from keys.states import Condition, KeyState, VersionState
@@ -54,6 +55,7 @@ class Exported:
 
 def _address(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
     """Let officers vote on this recipient, however the key was written, and on this version."""
+    _check_made_for_it(target.row)
     public_key, able = _recipient(arguments["public_key"])
     arguments["public_key"] = base64.b64encode(public_key).decode()
     algorithm = parameters.one_of(arguments["algorithm"], "algorithm", able)
@@ -99,11 +101,15 @@ def export_key(
     return Exported(version.number, algorithm, b"", version.check_value)
 
 
-def _check_exportable(change: Change[Key], key: Key) -> None:
+def _check_made_for_it(key: Key) -> None:
     if not key.exportable:
         raise StateForbids(
             f"The key {key.alias} was not created exportable; that can't be changed later."
         )
+
+
+def _check_exportable(change: Change[Key], key: Key) -> None:
+    _check_made_for_it(key)
     policy = key.classification
     if not policy.allows_export:
         raise StateForbids(f"{policy.title} allows no export any more.")

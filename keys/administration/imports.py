@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keys import ceremony as ceremonies
-from keys import clock, gate, jobs, names, parameters, results, targets, tickets
+from keys import clock, gate, jobs, names, parameters, targets
 from keys.actions import Action
 from keys.administration.intents import intend, intend_removal, intend_return, raised, settled
 from keys.administration.versions import find_version
 from keys.errors import Conflict, Invalid, KeyServiceError, NotFound, StateForbids
 from keys.gate.changes import Change
+from keys.imports import ceremonies, results, tickets
 from keys.models import Ceremony, ImportTicket, Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind
 from keys.models.key import Origin
-from keys.secret import Secret
+from keys.secret import Secret, same
 from keys.states import GONE, Condition, KeyState
-from keys.work import same
 
 LIVING = (KeyState.ENABLED, KeyState.DISABLED)
 SECRETS = ("material", "component", "wrapped", "token")

@@ -85,6 +85,11 @@ class Use:
         )
         return found
 
+    def at_leisure(self) -> None:
+        """Say that what follows takes long: an event loop hands this use to a thread."""
+        if self.on_loop:
+            raise Offload
+
     def count(self, version: VersionFacts, algorithm: str) -> None:
         """Count a message that is about to be protected. Raises StateForbids where none is left."""
         try:

@@ -71,6 +71,11 @@ class Key(models.Model):
             models.Index(
                 fields=["rotate_at"], condition=Q(state="enabled"), name="key_rotation_due"
             ),
+            models.Index(
+                fields=["publish_days", "rotate_at"],
+                condition=Q(state="enabled", publish_days__isnull=False),
+                name="key_publication_due",
+            ),
             models.Index(fields=["name", "id"], name="key_by_name"),
         ]
 

@@ -15,11 +15,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from keys import administration as a
-from keys import ceremony as rules
 from keys import clock, queries, queries_ceremonies
 from keys.actions import Action
 from keys.algorithms import SPECS
 from keys.callers import Caller
+from keys.imports import ceremonies as rules
 from keys.models import Approval, Ceremony, Custodian
 from keys.models.imports import CeremonyState
 from keys.states import KeyState

@@ -8,10 +8,11 @@ from typing import Any
 
 from django import forms
 
-from keys import ceremony as rules
-from keys import queries, tickets
+from keys import queries
 from keys.algorithms import SPECS, KeySpec
 from keys.callers import Caller, Kind, Role
+from keys.imports import ceremonies as rules
+from keys.imports import tickets
 from keys.models import Key
 from keys.secret import Secret
 from keys.states import Condition, KeyState

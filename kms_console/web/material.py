@@ -12,11 +12,12 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import administration as a
-from keys import queries, queries_ceremonies, tickets
+from keys import queries, queries_ceremonies
 from keys.actions import Action
 from keys.algorithms import SPECS
 from keys.callers import Caller
 from keys.errors import Invalid, NotFound
+from keys.imports import tickets
 from keys.models import Approval, Key, KeyVersion
 from keys.models.imports import CeremonyState
 from keys.secret import Secret

@@ -200,6 +200,12 @@ def test_a_ceremony_is_cancelled_and_strangers_see_none(house: House) -> None:
             person("udo").call(method, path + step, body).problem(403, "denied")
     closed = person("oona").post(f"{path}/close", {"reason": "A component was read aloud."})
     assert closed.json["state"] == "cancelled"
+    second = olga.post("keys/ours/ceremonies", wanted).json["id"]
+    newest = olga.get("keys/ours/ceremonies?limit=1").json
+    assert [row["id"] for row in newest["items"]] == [second]
+    rest = olga.get(f"keys/ours/ceremonies?after={newest['next']}").json
+    assert ([row["id"] for row in rest["items"]], rest["next"]) == ([closed.json["id"]], None)
+    olga.get("keys/ours/ceremonies?after=x").problem(400, "invalid")
     for wrong in ({"custodians": ["Olga"], "split": True}, {"custodians": ["Olga", "Otto"]}):
         olga.post("keys/ours/ceremonies", wrong).problem(400, "invalid")
     assert not Approval.objects.exists()

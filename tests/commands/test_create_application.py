@@ -93,7 +93,7 @@ def test_without_json_it_says_the_same_to_a_person(
     ("words", "said"),
     [
         (["--grant", "nothing-here:encrypt"], "There is no such key"),
-        (["--grant", "invoices:fly"], "must be one of: decrypt, encrypt"),
+        (["--grant", "invoices:fly"], "must be one of: certificate_request, decapsulate, decrypt"),
         (["--grant", "invoices:sign"], "for another purpose than sign"),
         (["--grant", "invoices:encrypt", "--grant", "invoices:random"], "must be one of"),
         (["--grant", "invoices"], "is not KEY:operation,operation"),

@@ -52,7 +52,10 @@ def test_the_table_of_key_states_has_all_of_them() -> None:
 def test_the_table_of_uses_has_every_address() -> None:
     rows = table(USERS, "### Using a key")
     assert sorted(row[0].strip("`") for row in rows) == sorted(USES)
-    assert {action.value.replace("_", "-") for action in GRANTABLE} == set(USES)
+    # One address that needs two permissions, one on each key.
+    both = ("re_encrypt_from", "re_encrypt_to")
+    verbs = {"re_encrypt" if action in both else action.value for action in GRANTABLE}
+    assert {verb.replace("_", "-") for verb in verbs} == set(USES)
 
 
 def test_the_table_of_errors_has_their_codes_and_statuses() -> None:

@@ -10,6 +10,9 @@ from django.test import Client
 from audit.merkle import verify_inclusion
 from audit.models import Entry
 from keys import operations
+from keys.actions import Action
+from keys.operations import Item
+from kms_console.web import facts, wording
 from tests.console.conftest import signed_in_client
 from tests.house import House
 
@@ -105,3 +108,54 @@ def test_an_auditor_verifies_the_whole_log(house: House, udo: Client) -> None:
     page = udo.post("/audit/verify").content.decode()
     assert "The log is whole" in page
     assert house.last_entry()["action"] == "verify_audit"
+
+
+def test_every_action_of_the_trail_has_words(udo: Client) -> None:
+    page = udo.get("/audit").content.decode()
+    for action in Action:
+        assert wording.label("action", action.value) != action.value
+        assert f'<option value="{action.value}">' in page
+    assert "Key ceremony" in wording.label("object", "ceremony")
+
+
+def test_what_a_batch_says_is_read_without_knowing_json(house: House, udo: Client) -> None:
+    operations.encrypt.batch(
+        house.billing, "invoices", [Item((b"one",), {}), Item((b"x" * 100_000,), {})]
+    )
+    entry = house.last_entry(action="encrypt")
+    page = udo.get(f"/audit/{entry['index']}").content.decode()
+    told = page.partition("What it says")[2].partition("The entry, as it was written")[0]
+    for word in ("Items that failed", "Merkle root of the items", entry["facts"]["items_root"]):
+        assert word in told, word
+
+
+def test_facts_are_told_in_words_with_codes_and_times_spelled_out() -> None:
+    told = dict(
+        facts.rows(
+            {
+                "asked": {"spec": "AES_256", "usage": "WRAP_UNWRAP", "exportable": True},
+                "reason": "because",
+                "versions": [1, 2],
+                "from": "active",
+                "to": {"key": "3f", "version": 2},
+                "ticket": "7c",
+                "expires_at": "2027-01-31T12:00:00+00:00",
+                "something_new": "is shown, too",
+                "empty": "",
+            }
+        )
+    )
+    assert told == {
+        "Key type": "AES-256",
+        "Purpose": "Wrap and unwrap keys",
+        "Exportable": True,
+        "Reason given": "because",
+        "Versions": "1, 2",
+        "From": "Active",
+        "To": "key 3f, version 2",
+        "Import ticket": "7c",
+        "Until": "31 Jan 2027, 12:00:00 UTC",
+        "Something new": "is shown, too",
+    }
+    odd = {"to": [1, {}], "expires_at": "never", "operations": [1], "spec": ["x"], "asked": "x"}
+    assert len(facts.rows(odd)) == 4

@@ -229,7 +229,7 @@ def test_a_budget_is_a_meter_with_a_sentence_and_a_low_one_is_told_first(
     )
     page = olga.get("/keys/counted").content.decode()
     assert 'value="82"' in page
-    assert "rotated by the next sweep" in page
+    assert "The next sweep rotates the key" in page
     assert "Counted has little of its message budget left" in olga.get("/").content.decode()
     assert "Counted" in olga.get("/keys?condition=low_budget").content.decode()
 

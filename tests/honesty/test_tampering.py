@@ -88,8 +88,9 @@ def cut_and_grown(data: bytes, step: int = 1) -> Iterator[bytes]:
 @pytest.mark.parametrize("algorithm", ENCRYPTING)
 def test_no_byte_of_a_ciphertext_can_be_changed(shop: Shop, algorithm: str) -> None:
     key = shop.key(algorithm, Usage.ENCRYPT_DECRYPT)
+    bits = (0, 3, 7) if algorithm in SECRET_ENCRYPTING else (5,)
     for text in (b"", TEXT):
-        refuses(shop, key, with_context(flipped(encrypted(shop, key, algorithm, text))))
+        refuses(shop, key, with_context(flipped(encrypted(shop, key, algorithm, text), bits)))
 
 
 @pytest.mark.parametrize("algorithm", ENCRYPTING)
@@ -314,13 +315,14 @@ def test_no_byte_of_a_large_signature_or_its_message_can_be_changed(
     holds(shop, algorithm, spec, steps)
 
 
-def test_a_signature_is_by_one_key_one_algorithm_and_one_kind_of_message(shop: Shop) -> None:
-    for algorithm, spec in SIGNING:
+def test_a_signature_is_by_one_key_and_one_algorithm(shop: Shop) -> None:
+    quick = [pair for pair in SIGNING if not pair[0].endswith(("S", "192F", "256F"))]
+    for algorithm, spec in quick:
         key = shop.key(algorithm, Usage.SIGN_VERIFY, spec)
         made = operations.sign(shop.caller, str(key.id), TEXT, algorithm=algorithm).signature
         others = [
             (other, shop.key(other, Usage.SIGN_VERIFY, of))
-            for other, of in SIGNING
+            for other, of in quick
             if (other, of) != (algorithm, spec)
         ]
         for other, foreign in others[:: max(1, len(others) // 6)]:

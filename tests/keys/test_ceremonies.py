@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from audit.models import Entry
-from keys import administration, ceremony, clock, importing, operations, queries_ceremonies
+from keys import administration, clock, operations, queries_ceremonies
 from keys import stores as places
 from keys.algorithms import SPECS
 from keys.backends import materials
@@ -27,6 +27,8 @@ from keys.errors import (
     Unauthenticated,
     Unavailable,
 )
+from keys.imports import ceremonies as ceremony
+from keys.imports import tidying as importing
 from keys.models import Ceremony, Custodian, Key, Principal
 from keys.secret import Secret
 from keys.services import scheduler

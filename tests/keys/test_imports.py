@@ -14,15 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.db import connections
 
 from audit.models import Entry
-from keys import (
-    administration,
-    clock,
-    importing,
-    jobs,
-    operations,
-    queries_ceremonies,
-    tickets,
-)
+from keys import administration, clock, jobs, operations, queries_ceremonies
 from keys import stores as places
 from keys.administration import ImportParameters
 from keys.algorithms import SPECS
@@ -41,6 +33,8 @@ from keys.errors import (
     TooLarge,
     Unavailable,
 )
+from keys.imports import tickets
+from keys.imports import tidying as importing
 from keys.models import Approval, ImportTicket, Job, Key, KeyStore, KeyVersion
 from keys.secret import Secret
 from keys.services import operator, scheduler

@@ -9,14 +9,25 @@ from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from keys import administration, models, queries, queries_ceremonies
+from keys import administration, models, queries_ceremonies
 from keys.callers import Caller
 from keys.models.imports import CeremonyState
 from kms_console.api.rest import shapes, shown
 from kms_console.api.rest.codecs.strict import given
-from kms_console.api.rest.schema import operation
+from kms_console.api.rest.schema import operation, page_of
 from kms_console.api.rest.shapes import Name
-from kms_console.api.rest.views.base import Asked, Door, Why, caller_of, created, read
+from kms_console.api.rest.views.base import (
+    Asked,
+    Door,
+    Nothing,
+    Paged,
+    Why,
+    asked,
+    caller_of,
+    created,
+    listed,
+    read,
+)
 from kms_console.api.rest.views.imports import CheckValue, Token, Wrapped, secrets_of
 
 State = Annotated[str, shapes.one_of(CeremonyState.values, "CeremonyState")]
@@ -76,12 +87,6 @@ class Ceremony(shapes.Shape):
     expires_at: shapes.Time
     closed_at: shapes.Moment
     custodians: list[Custodian]
-
-
-class Ceremonies(shapes.Shape):
-    """A key's ceremonies, newest first."""
-
-    items: list[Ceremony]
 
 
 class CeremonyVote(shapes.Shape):
@@ -182,13 +187,16 @@ class KeyCeremonies(Door):
         "list_ceremonies",
         "List a key's ceremonies",
         tag="ceremonies",
-        answers={200: Ceremonies},
-        answer_example={"items": [_EXAMPLE]},
+        query=Paged,
+        answers={200: page_of(Ceremony)},
+        answer_example={"items": [_EXAMPLE], "next": None},
     )
     def get(self, request: Request, key: str) -> Response:
-        caller = caller_of(request)
-        rows = queries_ceremonies.ceremonies(caller, queries.find_key(caller, key))
-        return Response(Ceremonies(items=[_shown(row) for row in rows]))
+        wanted, caller = asked(request, Paged), caller_of(request)
+        page = queries_ceremonies.list_ceremonies(
+            caller, key, after=wanted.after, limit=wanted.limit
+        )
+        return listed(caller, page, lambda row, _: _shown(row))
 
     @operation(
         "open_ceremony",
@@ -276,11 +284,13 @@ class ReadMinutes(Door):
         "read_minutes",
         "Read a ceremony's minutes",
         tag="ceremonies",
+        query=Nothing,
         answers={200: Minutes},
         description="Who did what and when, check values, votes, and the entries of the trail with their "
         "hashes. Components and material stand nowhere.",
     )
     def get(self, request: Request, ceremony: str) -> Response:
+        asked(request, Nothing)
         found = queries_ceremonies.minutes(caller_of(request), ceremony)
         return Response(
             Minutes(

@@ -86,7 +86,6 @@ class KeySet(Door):
                     "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
                     "kid": "0d5f0c0e-2f6a-4c58-9d3e-5c6f7a1b2c3d.3",
                     "use": "sig",
-                    "key_ops": ["verify"],
                     "alg": "ES256",
                 }
             ]

@@ -5,7 +5,6 @@ keys.jobs claims a job, hands it to one of these, and writes what came of it.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 from keys import approvals, clock, targets
@@ -16,7 +15,7 @@ from keys.backends.proof import check_material
 from keys.errors import BackendError, Conflict
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import JobKind
-from keys.secret import Secret
+from keys.secret import Secret, same
 from keys.states import GONE, Condition, KeyState
 from keys.stores import backend_of
 
@@ -203,10 +202,3 @@ def told(material: Material) -> dict[str, str]:
     """Return what the store says of material as plain values; none of it is secret."""
     public = material.public_key.hex() if material.public_key else ""
     return {"handle": material.handle, "check_value": material.check_value, "public_key": public}
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two check values are equal, in constant time."""
-    # What people type may hold anything; half a surrogate pair has no UTF-8.
-    first, second = (text.encode("utf-8", "backslashreplace") for text in (one, other))
-    return hmac.compare_digest(first, second)

@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from keys import ceremony as ceremonies
-from keys import clock, gate, jobs, targets, tickets
+from keys import clock, gate, jobs, targets
 from keys.actions import Action
 from keys.administration.ceremonies import close_ceremony
 from keys.administration.imports import check_has_material, check_imported, locked
@@ -18,6 +17,7 @@ from keys.administration.intents import intend_removal, raised
 from keys.administration.versions import find_version
 from keys.errors import Conflict, KeyServiceError
 from keys.gate.changes import Change
+from keys.imports import ceremonies, tickets
 from keys.models import Ceremony, Key, KeyVersion
 from keys.services import scheduler
 from keys.states import GONE, KeyState

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from keys import lifecycle
-from keys.ceremony import end_of
 from keys.errors import BackendError, Conflict
+from keys.imports.ceremonies import end_of
+from keys.jobs.work import MAKES_A_VERSION
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import JobKind
+from keys.secret import same
 from keys.states import GONE, SERVING, Condition, KeyState, VersionState
-from keys.work import MAKES_A_VERSION, same
 
 
 def settle(job: Job, made: dict[str, str] | None, now: datetime) -> None:

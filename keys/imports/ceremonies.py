@@ -23,9 +23,8 @@ from keys.errors import Conflict, Invalid, KeyServiceError, StateForbids
 from keys.gate.changes import Change
 from keys.models import Ceremony, Custodian, Key
 from keys.models.imports import CeremonyState
-from keys.secret import Secret
+from keys.secret import Secret, same
 from keys.services import scheduler
-from keys.work import same
 
 VALID = timedelta(hours=24)
 STARTED = Outcome.STARTED

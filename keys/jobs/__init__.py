@@ -21,11 +21,12 @@ from django.db import DatabaseError
 from django.db.models import F, Q, QuerySet
 
 from audit.events import Outcome, Subject
-from keys import clock, gate, outcomes, targets, work
+from keys import clock, gate, targets
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
 from keys.gate.changes import Change, Changer
+from keys.jobs import outcomes, work
 from keys.models import Job, Key
 from keys.models.job import OPEN_STATES, JobKind, JobState
 from keys.secret import Secret

@@ -7,12 +7,13 @@ ended. Also the use of a console key on a change's behalf.
 from __future__ import annotations
 
 from audit.events import Outcome
-from keys import clock, gate, lifecycle, targets, tickets
+from keys import clock, gate, lifecycle, targets
 from keys.actions import Action
 from keys.algorithms import Usage
 from keys.callers import Caller
 from keys.errors import CannotDecrypt, Invalid, KeyServiceError, StateForbids
 from keys.gate.changes import Change
+from keys.imports import tickets
 from keys.models import ImportTicket, Key, KeyVersion
 from keys.secret import Secret
 from keys.services import scheduler
