@@ -22,8 +22,8 @@ from pathlib import Path
 from django.conf import settings
 
 from keys.errors import AlreadyExists, BackendError, CannotDecrypt, Unavailable
+from keys.primitives.xaes import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Xaes
 from keys.secret import Secret
-from keys.xaes import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Xaes
 
 VARIABLE = "KMS_ROOT_KEY"
 FORMAT = b"\x01"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keys import envelope
 from keys.algorithms import ALGORITHMS, Usage
 from keys.errors import CannotDecrypt, Invalid
-from keys.xaes import CommittingXaes
+from keys.primitives.xaes import CommittingXaes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEY_ID = uuid.UUID("0123456789abcdef0123456789abcdef")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hashes import SHAKE128, XOFHash
 
 from keys.errors import CannotDecrypt
-from keys.xaes import COMMITMENT_BYTES, NONCE_BYTES, CommittingXaes, Xaes
+from keys.primitives.xaes import COMMITMENT_BYTES, NONCE_BYTES, CommittingXaes, Xaes
 
 NONCE = b"ABCDEFGHIJKLMNOPQRSTUVWX"
 TEXT = b"XAES-256-GCM"

@@ -18,8 +18,8 @@ from nacl.exceptions import CryptoError
 from keys.algorithms import Algorithm
 from keys.errors import CannotDecrypt, Invalid
 from keys.primitives.signatures import HASHES
+from keys.primitives.xaes import CommittingXaes
 from keys.secret import Secret
-from keys.xaes import CommittingXaes
 
 NONCE_BYTES = 12  # SP 800-38D, 8.2.2; RFC 8452, 4
 TAG_BYTES = 16
