@@ -70,23 +70,24 @@ def open_ceremony(
     return row
 
 
-def _weigh(target: targets.Target[Ceremony], arguments: dict[str, Any]) -> None:
+def _weigh(change: Change[Ceremony], arguments: dict[str, Any]) -> None:
     """Unwrap what a custodian brings, and work out its check value, before any transaction is open."""
     check_secrets(arguments)
-    ceremonies.check_open(target.row, clock.now())
-    key, component, wrapped = target.row.key, arguments["component"], arguments["wrapped"]
+    ceremonies.check_open(change.row, clock.now())
+    _custodian(change)  # nobody else learns anything of what is brought
+    key, component, wrapped = change.row.key, arguments["component"], arguments["wrapped"]
     if (component is None) == (wrapped is None):
         raise Invalid("The component is missing: give it once.", field="component")
     if wrapped is not None:
         component = tickets.unwrap(key, arguments["token"], arguments["algorithm"], wrapped)
-    elif not target.row.split:
+    elif not change.row.split:
         raise Invalid(
             "The whole material is brought wrapped, under import parameters.", field="wrapped"
         )
     value, claimed = ceremonies.check_value_of(key, component), arguments["check_value"]
     if claimed and not same(plain_check_value(claimed), value):
         raise Invalid(
-            f"The component's check value is {value}, not the one given.", field="check_value"
+            "The component does not have that check value; it was mistyped.", field="check_value"
         )
     arguments |= {"component": component, "wrapped": None, "token": None, "check_value": value}
 

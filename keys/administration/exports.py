@@ -53,16 +53,16 @@ class Exported:
     check_value: str
 
 
-def _address(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
+def _address(change: Change[Key], arguments: dict[str, Any]) -> None:
     """Let officers vote on this recipient, however the key was written, and on this version."""
-    _check_made_for_it(target.row)
+    _check_made_for_it(change.row)
     public_key, able = _recipient(arguments["public_key"])
     arguments["public_key"] = base64.b64encode(public_key).decode()
     algorithm = parameters.one_of(arguments["algorithm"], "algorithm", able)
-    if algorithm == "RSAES_OAEP_SHA_256" and SPECS[target.row.spec].asymmetric:
+    if algorithm == "RSAES_OAEP_SHA_256" and SPECS[change.row.spec].asymmetric:
         raise Invalid(f"A key pair is too long for it; use {RSA_ALGORITHMS[0]}.", field="algorithm")
     if arguments["number"] is None:
-        primary = target.row.versions.filter(primary=True).first()
+        primary = change.row.versions.filter(primary=True).first()
         if primary is None:
             raise StateForbids("The key has no primary version; name one.")
         arguments["number"] = primary.number

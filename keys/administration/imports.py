@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keys import clock, gate, jobs, names, parameters, targets
+from django.db.models import Q
+
+from keys import clock, counters, gate, jobs, names, parameters, targets
 from keys.actions import Action
 from keys.administration.intents import intend, intend_removal, intend_return, raised, settled
 from keys.administration.versions import find_version
@@ -19,7 +21,7 @@ from keys.models import Ceremony, ImportTicket, Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind
 from keys.models.key import Origin
 from keys.secret import Secret, same
-from keys.states import GONE, Condition, KeyState
+from keys.states import GONE, Condition, KeyState, VersionState
 
 LIVING = (KeyState.ENABLED, KeyState.DISABLED)
 SECRETS = ("material", "component", "wrapped", "token")
@@ -76,15 +78,15 @@ def import_parameters(
     return ImportParameters(ticket.id, b"", token, ticket.expires_at)
 
 
-def _bring(target: targets.Target[Key], arguments: dict[str, Any]) -> None:
+def _bring(change: Change[Key], arguments: dict[str, Any]) -> None:
     """Unwrap what was brought, and let officers vote on its check value: on this material and no other.
 
     How it travelled is not what they agree to; the second call may bring it under another ticket.
     """
     check_secrets(arguments)
-    check_imported(target.row)
-    material = _material(target.row, arguments)
-    value, claimed = ceremonies.check_value_of(target.row, material), arguments["check_value"]
+    check_imported(change.row)
+    material = _material(change, arguments)
+    value, claimed = ceremonies.check_value_of(change.row, material), arguments["check_value"]
     if claimed and not same(plain_check_value(claimed), value):
         raise Invalid("The material does not have that check value.", field="check_value")
     arguments |= {"material": material, "wrapped": None, "token": None, "check_value": value}
@@ -237,12 +239,29 @@ def _check_next(key: Key, check_value: str) -> None:
         raise StateForbids(
             f"The key takes no new material now: it is {KeyState(key.state).label.lower()}."
         )
+    _check_elsewhere(key, check_value)
     for version in key.versions.exclude(check_value=""):
         if same(version.check_value, check_value):
             raise Conflict(
                 f"This is the material of version {version.number}. To bring it back after it expired or "
                 "was deleted, name that version."
             )
+
+
+def _check_elsewhere(key: Key, check_value: str) -> None:
+    """Raise Conflict where another key has this material, and the two can't both have it.
+
+    One secret has one purpose, one algorithm and one budget of messages, and what is compromised
+    does not come back under another name. The other key is not named.
+    """
+    others = KeyVersion.objects.filter(check_value=check_value).exclude(key=key)
+    others = others.exclude(state=VersionState.DESTROYED)
+    alike = Q(key__algorithm=key.algorithm, key__usage=key.usage)
+    if counters.limit_of(key.algorithm) is None:
+        bad = [VersionState.COMPROMISED, VersionState.DESTROYED_COMPROMISED]
+        others = others.filter(~alike | Q(state__in=bad))
+    if others.exists():
+        raise Conflict("The console holds this material already, under another key.")
 
 
 def _returning(key: Key, number: int, check_value: str) -> KeyVersion:
@@ -265,8 +284,9 @@ def _returning(key: Key, number: int, check_value: str) -> KeyVersion:
 # --- where material comes from
 
 
-def _material(key: Key, arguments: dict[str, Any]) -> Secret:
+def _material(change: Change[Key], arguments: dict[str, Any]) -> Secret:
     """Return the material in the clear, from the one source that was named."""
+    key = change.row
     wrapped, plain = arguments["wrapped"], arguments["material"]
     ceremony = arguments["ceremony"]
     if sum((wrapped is not None, plain is not None, bool(ceremony))) != 1:
@@ -287,7 +307,7 @@ def _material(key: Key, arguments: dict[str, Any]) -> Secret:
     if algorithm == results.KWP:
         if not isinstance(wrapping_key, str) or not wrapping_key:
             raise Invalid(f"{results.KWP} needs a wrapping_key.", field="wrapping_key")
-        return results.unwrap_with(wrapping_key, key, wrapped)
+        return results.unwrap_with(change.caller, wrapping_key, key, wrapped)
     if wrapping_key:
         raise Invalid(f"A wrapping_key unwraps with {results.KWP}.", field="algorithm")
     return tickets.unwrap(key, arguments["token"], algorithm, wrapped)

@@ -19,9 +19,9 @@ from keys.models.key import ManagementModel, Origin
 from keys.states import KeyState
 
 
-def _choose_algorithm(target: targets.Target[Classification], arguments: dict[str, Any]) -> None:
+def _choose_algorithm(change: Change[Classification], arguments: dict[str, Any]) -> None:
     """Ask the store, before any transaction is open, what it can do for such a key."""
-    spec, store = _policy_allows(target.row, arguments["spec"], arguments["key_store"])
+    spec, store = _policy_allows(change.row, arguments["spec"], arguments["key_store"])
     imported = _imported(arguments["origin"])
     usage = parameters.one_of(arguments["usage"] or spec.usages[0], "usage", spec.usages)
     capabilities = stores.backend(stores.facts(store)).capabilities()

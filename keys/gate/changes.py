@@ -123,7 +123,7 @@ class Changer(Generic[S, P, R]):
         action: Action | Callable[[dict[str, Any]], Action],
         resolve: Resolver[S],
         body: Callable[Concatenate[Change[S], P], R],
-        prepare: Callable[[Target[S], dict[str, Any]], None] | None = None,
+        prepare: Callable[[Change[S], dict[str, Any]], None] | None = None,
     ) -> None:
         self._action, self._resolve, self._body, self._prepare = action, resolve, body, prepare
         self._signature = inspect.signature(body)
@@ -229,7 +229,7 @@ class Changer(Generic[S, P, R]):
             change.reason = names.prose(arguments.get("reason") or "", "reason")
             asked.check_plain(arguments)
             if self._prepare is not None:
-                self._prepare(target, arguments)
+                self._prepare(change, arguments)
         return change
 
     def _approve(
@@ -382,7 +382,7 @@ class _Failing:
 def change(
     action: Action | Callable[[dict[str, Any]], Action],
     on: Resolver[S],
-    prepare: Callable[[Target[S], dict[str, Any]], None] | None = None,
+    prepare: Callable[[Change[S], dict[str, Any]], None] | None = None,
 ) -> Callable[[Callable[Concatenate[Change[S], P], R]], Changer[S, P, R]]:
     """Put a function of an admitted `Change` behind the gate.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ R = TypeVar("R")
 TRIES = 8
 # How many items of a batch an event loop computes itself: some milliseconds for the slowest inline key.
 LOOP_ITEMS = 16
+# How long a batch may compute; what is left of it then fails. RSA pairs take a second each.
+BATCH_SECONDS = 10.0
 _threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="use")
 
 
@@ -120,7 +123,8 @@ class Operation(Generic[P, R]):
             use.context = _context(items[0].kwargs) if items else {}
             decision = admit(use, reference, by_context=True)
             _check_count(items)
-            ended = [self._one(use, item, decision, reference) for item in items]
+            until = time.monotonic() + BATCH_SECONDS
+            ended = [self._one(use, item, decision, reference, until) for item in items]
             ending.result = batches.gathered(use, ended)
         attempt = ending.attempt(epoch)
         if attempt.result is not None:
@@ -128,13 +132,15 @@ class Operation(Generic[P, R]):
         return attempt
 
     def _one(
-        self, whole: Use, item: Item, decision: policy.Decision, reference: str
+        self, whole: Use, item: Item, decision: policy.Decision, reference: str, until: float
     ) -> tuple[Use, Done[R]]:
         """Compute one item as a use of its own, so that it leaves nothing behind in the next one."""
         use = whole.another(_context(item.kwargs))
         result: R | None = None
         error: KeyServiceError | None = None
         try:
+            if time.monotonic() > until:
+                raise Busy("The batch took too long; send fewer such items at a time.")
             if decision.conditional:
                 admit(use, reference)
             _check_context(item.kwargs)

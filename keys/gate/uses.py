@@ -129,11 +129,6 @@ class Use:
             raise Offload
         return backend
 
-    def leave_the_loop(self) -> None:
-        """Hand what is slow whatever the key store to a thread. Raises Offload on an event loop."""
-        if self.on_loop:
-            raise Offload
-
     def told(self) -> dict[str, Any]:
         """Return the facts of the entry. Of the context only the names: its values may be about a person."""
         if not self.context:

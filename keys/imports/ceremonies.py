@@ -104,6 +104,9 @@ def keep(caller: Caller, ceremony: Ceremony, custodian: Custodian, component: Se
     backend, spec = stores.components(), ceremony.key.spec
     try:
         found = backend.find(custodian.id)
+        now = Custodian.objects.get(pk=custodian.pk)
+        if now.entered_at is not None or not same(now.check_value, custodian.check_value):
+            raise Conflict("Another component was entered at the same time; enter yours again.")
         if found is not None and not same(found.check_value, custodian.check_value):
             # What an earlier try left that never came to be entered.
             backend.destroy(found.handle)

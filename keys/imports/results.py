@@ -68,23 +68,37 @@ def _told(
         tickets.withdraw(ImportTicket.objects.get(pk=ticket), change.now)
 
 
-def unwrap_with(wrapping_key: str, key: Key, wrapped: Secret) -> Secret:
-    """Unwrap (AES-KWP, RFC 5649) with a console key, for the import into `key`.
+def unwrap_with(caller: Caller, wrapping_key: str, key: Key, wrapped: Secret) -> Secret:
+    """Unwrap (AES-KWP, RFC 5649) with a console key, for `caller`'s import into `key`.
 
-    The entry on the wrapping key is there before it is used. Raises Invalid, NotFound, StateForbids,
-    and what the store refuses with.
+    Its entry is there before it is used, and another one says how it went. A wrapping key whose
+    classification asks for votes serves imports into the same classification only, whose votes then
+    cover it. Raises Invalid, NotFound, StateForbids, and what the store refuses with.
     """
     tickets.check_size(wrapped)
-    return _unwrapped(scheduler(), wrapping_key, into=key.alias, wrapped=wrapped)
+    return _unwrapped(
+        scheduler(request_id=caller.request_id),
+        wrapping_key,
+        into=key.alias,
+        by=str(caller.principal_id),
+        wrapped=wrapped,
+    )
 
 
 @gate.change(Action.RUN_JOB, on=targets.key)
-def _unwrapped(change: Change[Key], *, into: str, wrapped: Secret) -> Secret:
+def _unwrapped(change: Change[Key], *, into: str, by: str, wrapped: Secret) -> Secret:
     key = change.row
     change.record_as, change.about = Action.UNWRAP_KEY, change.target.subject()
-    change.facts |= {"for_import_into": into, "algorithm": KWP}
+    change.outcome = Outcome.STARTED
+    change.facts |= {"for_import_into": into, "algorithm": KWP, "requested_by": by}
     if key.usage != Usage.WRAP_UNWRAP or key.algorithm != KWP:
         raise Invalid(f"The key {key.alias} does not wrap with {KWP}.", field="wrapping_key")
+    policy = key.classification
+    if policy.quorum_m is not None and policy != Key.objects.get(alias=into).classification:
+        raise StateForbids(
+            f"{policy.title} asks for votes, which this import does not have: its keys unwrap for "
+            "keys of the same classification only."
+        )
     able, refused = [], StateForbids(f"The key {key.alias} has no version that can unwrap.")
     for version in key.versions.order_by("-number"):
         try:
@@ -96,7 +110,8 @@ def _unwrapped(change: Change[Key], *, into: str, wrapped: Secret) -> Secret:
     if not able:
         raise refused
     # The change's own result is not used: what is done after the commit is what the caller gets.
-    change.after(lambda: _try(key, able[:TRIED], wrapped))
+    about = {"for_import_into": into, "algorithm": KWP}
+    change.after(lambda: _try(change.caller, by, about, key, able[:TRIED], wrapped))
     return wrapped
 
 
@@ -116,11 +131,46 @@ def check_processing(key: Key, version: KeyVersion) -> None:
     )
 
 
-def _try(key: Key, versions: list[KeyVersion], wrapped: Secret) -> Secret:
-    backend = backend_of(key)
+def _try(
+    scheduled: Caller,
+    by: str,
+    about: dict[str, str],
+    key: Key,
+    versions: list[KeyVersion],
+    wrapped: Secret,
+) -> Secret:
+    backend, fault = backend_of(key), None
     for version in versions:
         try:
-            return tickets.Brought(backend.unwrap(version.handle, KWP, wrapped.reveal()))
+            found = tickets.Brought(backend.unwrap(version.handle, KWP, wrapped.reveal()))
         except (CannotDecrypt, Invalid):
             continue
-    raise tickets.cannot_unwrap()
+        except KeyServiceError as error:
+            fault = error
+            break
+        _ended(scheduled, by, about, key, version.number)
+        return found
+    fault = fault or tickets.cannot_unwrap()
+    _ended(scheduled, by, about, key, None, fault.code)
+    raise fault
+
+
+def _ended(
+    scheduled: Caller,
+    by: str,
+    about: dict[str, str],
+    key: Key,
+    number: int | None,
+    code: str = "",
+) -> None:
+    """Leave the entry of how an unwrapping for an import went."""
+    _told(
+        scheduled,
+        str(key.id),
+        action=Action.UNWRAP_KEY.value,
+        number=number,
+        by=by,
+        facts=about,
+        code=code,
+        ticket="",
+    )

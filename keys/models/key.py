@@ -129,6 +129,7 @@ class KeyVersion(models.Model):
                 condition=Q(material_expires_at__isnull=False, condition=""),
                 name="material_expiry_due",
             ),
+            models.Index(fields=["check_value"], name="version_by_check_value"),
         ]
 
     def __str__(self) -> str:

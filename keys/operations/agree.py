@@ -97,6 +97,7 @@ def encapsulate(use: Use) -> Encapsulated:
     key, version = admitted(use), use.version()
     if version.public_key is None:
         raise StateForbids("The version has no public key yet.")
+    use.backend()  # where the store is switched off, nobody could open it
     secret, ciphertext = materials.encapsulate(SPECS[key.spec], version.public_key)
     use.evidence = ciphertext
     return Encapsulated(key.id, version.number, key.algorithm, Secret(secret), ciphertext)

@@ -231,7 +231,7 @@ def _pair(use: Use, spec: str, context: Context, *, shown: bool) -> DataKeyPair:
         raise Invalid("spec must be text.", field="spec")
     version = use.version()
     use.backend(version)
-    use.leave_the_loop()  # an RSA key of 4,096 bits takes seconds
+    use.at_leisure()  # an RSA key of 4,096 bits takes seconds
     private, public = materials.new_pair(SPECS[pair_spec(spec)])
     if len(private) > settings.PLAINTEXT_LIMIT:
         raise TooLarge("The private key is over the limit of a plaintext.", field="spec")

@@ -67,7 +67,7 @@ def verify(
     chosen = chosen_algorithm(key, algorithm)
     kind = _message_type(chosen, message_type)
     valid = use.backend(by).verify(by.handle, chosen, message, signature, message_type=kind)
-    use.facts["valid"], use.evidence = valid, signature
+    use.facts["valid"], use.evidence = valid, signature + bytes([valid])
     return Verified(key.id, by.number, chosen, valid)
 
 
@@ -88,7 +88,7 @@ def verify_mac(use: Use, message: bytes, mac: bytes, *, version: int | None = No
     at_most(mac, SIGNATURE_LIMIT, "mac")
     key, by = admitted(use), chosen_version(use, version)
     valid = use.backend(by).verify_mac(by.handle, key.algorithm, message, mac)
-    use.facts["valid"], use.evidence = valid, mac
+    use.facts["valid"], use.evidence = valid, mac + bytes([valid])
     return Verified(key.id, by.number, key.algorithm, valid)
 
 

@@ -34,6 +34,8 @@ class KeyPlan:
     owner: str
     description: str
     days_old: int = 0
+    algorithm: str = ""
+    publish_days: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,26 @@ KEYS = (
         "Communications",
         "Signed the newsletter, which has ended.",
         labels={"system": "newsletter"},
+    ),
+    KeyPlan(
+        "public",
+        "public-releases",
+        "Release signing",
+        "ML_DSA_65",
+        "IT operations",
+        "Signs software for devices that will still verify it in twenty years.",
+        publish_days=30,
+        labels={"system": "devices"},
+    ),
+    KeyPlan(
+        "internal",
+        "internal-backups",
+        "Backup encryption",
+        "AES_256",
+        "IT operations",
+        "Data keys for a backup program that knows plain AES-GCM only.",
+        algorithm="AES_256_GCM",
+        labels={"system": "backups"},
     ),
     KeyPlan(
         "internal",
@@ -181,7 +203,11 @@ APPLICATIONS = (
     ApplicationPlan(
         "documents",
         "File share and publishing",
-        {"internal-files": _CRYPT, "public-documents": ["public_key", "sign", "verify"]},
+        {
+            "internal-backups": _CRYPT,
+            "internal-files": _CRYPT,
+            "public-documents": ["public_key", "sign", "verify"],
+        },
     ),
 )
 # The key and the application that the curl is shown with.

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 from keys import administration, clock, operations, queries
+from keys import queries_ceremonies as ceremonies
 from keys.approvals import LIVE
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.errors import CannotDecrypt, Conflict, KeyServiceError, NotFound, PendingApproval
@@ -123,6 +124,8 @@ class _Story:
             name=plan.name,
             alias=plan.alias,
             spec=plan.spec,
+            algorithm=plan.algorithm,
+            publish_days=plan.publish_days,
             owner=plan.owner,
             description=plan.description,
             labels=plan.labels,
@@ -256,6 +259,7 @@ class _Story:
         operations.verify(documents, "public-documents", report, signed.signature)
         operations.verify(documents, "public-documents", report + b"!", signed.signature)
         operations.generate_data_key(documents, "internal-files", context={"share": "projects"})
+        operations.generate_data_key(documents, "internal-backups", context={"tape": "0117"})
 
     def _as(self, application: str) -> Caller:
         """Return an application as its token proves it, acting for the worked example."""
@@ -270,7 +274,8 @@ class _Story:
     # --- what waits for officers
 
     def _inbox(self) -> None:
-        """Leave one request that needs one more vote, and one that needs two."""
+        """Leave one request that needs one more vote, one that needs two, and a ceremony half done."""
+        self._ceremony("patient-laboratory")
         prescriptions = _keys()["patient-prescriptions"]
         if len(prescriptions.versions.all()) == 1:
             if not self._requests(prescriptions, "rotate_key"):
@@ -296,6 +301,22 @@ class _Story:
                     context={"field": "insurance"},
                     reason="Invoices show the patient's insurance number",
                 )
+
+    def _ceremony(self, alias: str) -> None:
+        """Begin to bring an overdue key's next material: one of two components is in."""
+        key = _keys()[alias]
+        if ceremonies.ceremonies(self.olga, key):
+            return
+        opened = administration.open_ceremony(
+            self.olga,
+            alias,
+            custodians=[self.olga.name, self.otto.name],
+            split=True,
+            place="Laboratory, room 2",
+            reason="The laboratory's key is overdue",
+        )
+        component = Secret(os.urandom(32))
+        administration.enter_component(self.otto, str(opened.id), component=component)
 
     def _requests(self, key: Key | None, action: str) -> list[Approval]:
         """Return the requests for this that are still open or approved."""

@@ -135,6 +135,12 @@ def test_both_doors_give_the_same_results_and_root(house: House) -> None:
     checks[2]["mac"] = b64(bytes(32))
     done = use(asgi.handle, "keys/tags/verify-mac/batch", {"items": checks}, token).json
     assert [r["valid"] for r in done["results"]] == [True, True, False, True]
+    # The root says which of them were valid, not only how many.
+    held = [
+        base64.b64decode(one["mac"]) + bytes([r["valid"]])
+        for one, r in zip(checks, done["results"], strict=True)
+    ]
+    assert documented_root()(done["results"], held) == done["items_root"]
 
 
 MALFORMED: list[tuple[bytes, str]] = [

@@ -17,13 +17,13 @@ from django.db import connection
 
 from audit import verifier
 from audit.models import Entry
-from keys import gate, operations, policy, queries, sealing, sweep
+from keys import counters, gate, operations, policy, queries, sealing, sweep
 from keys.actions import GRANTABLE, Action
 from keys.backends.software.backend import _purpose
 from keys.backends.software.models import WrappedMaterial
 from keys.callers import Kind, Role
 from keys.errors import CannotDecrypt, NotFound
-from keys.models import Approval, Classification, Grant, Key, KeyVersion, Principal, Vote
+from keys.models import Approval, Ceremony, Classification, Grant, Key, KeyVersion, Principal, Vote
 from keys.services import operator
 from kms_console import identity
 from kms_console.demo import story
@@ -141,6 +141,22 @@ def test_one_key_is_overdue_by_an_import_400_days_old_and_waits_for_its_next_mat
     assert key.pk not in sweep.rotations_due(100)
 
 
+def test_its_next_material_is_being_brought_in_a_ceremony_that_is_half_done(demo: Folder) -> None:
+    ceremony = Ceremony.objects.get(state="open")
+    assert ceremony.key.alias == "patient-laboratory"
+    entered = {c.officer.name: c.entered_at is not None for c in ceremony.custodians.all()}
+    assert entered == {"Olga Brandt": False, "Otto Weiss": True}
+    assert not ceremony.check_value, "nobody knows the whole material yet"
+
+
+def test_one_key_is_post_quantum_and_one_has_a_budget(demo: Folder) -> None:
+    releases = demo.key("public-releases")
+    assert (releases.spec, releases.publish_days) == ("ML_DSA_65", 30)
+    backups = demo.key("internal-backups")
+    budget = counters.budget(backups.versions.get().id, backups.algorithm)
+    assert budget is not None and budget.used > 0
+
+
 def test_one_rotation_waits_for_one_more_vote(demo: Folder) -> None:
     request = Approval.objects.get(action="rotate_key", state="open")
     assert request.key.alias == "patient-prescriptions"
@@ -242,7 +258,7 @@ def test_no_secret_stands_in_the_log_or_in_any_table_of_the_metadata(demo: Folde
     secret = [p["password"].encode() for p in kept["people"]]
     secret += [a["token"].encode() for a in kept["applications"]]
     for row in WrappedMaterial.objects.using("material").all():
-        purpose = _purpose(row.store_id, row.spec)
+        purpose = _purpose(row.store_id, row.spec, row.exportable)
         secret.append(sealing.unseal(purpose, row.label, bytes(row.wrapped)).reveal())
     secret.append(sealing.root_key().reveal())
     assert len(secret) >= 8 + len(Key.objects.all())
@@ -317,7 +333,7 @@ def test_a_load_that_was_cut_off_is_finished_by_the_next(
     password = accounts(folder)["people"][1]["password"]
     assert password in printed
     assert Principal.objects.get(user__username="olga").user.check_password(password)
-    assert Key.objects.count() == 13
+    assert Key.objects.count() == 15
     assert Grant.objects.count() == 5
     assert Approval.objects.filter(state="open").count() == 2
     assert not Approval.objects.filter(state__in=["failed", "void", "expired"]).exists()

@@ -363,6 +363,17 @@ def test_an_error_of_the_store_is_its_items_own(house: House, watched: dict[str,
 
 
 @pytest.mark.each_database
+def test_a_batch_that_computes_too_long_fails_for_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = house.key()
+    house.grant("billing", key, "encrypt")
+    monkeypatch.setattr("keys.gate.operation.BATCH_SECONDS", -1.0)
+    done = operations.encrypt.batch(house.billing, str(key.id), texts(3))
+    assert codes(done) == ["busy"] * 3
+    assert house.last_entry(action="encrypt")["facts"]["failed"] == 3
+
+
 def test_without_an_entry_nothing_of_a_batch_leaves(house: House) -> None:
     who = house.billing
     operations.encrypt(who, "invoices", b"x")

@@ -334,7 +334,34 @@ def test_a_wrapping_key_that_can_not_be_made_leaves_a_useless_ticket_and_says_so
     assert ImportTicket.objects.get().used_at is not None
 
 
+def test_one_secret_has_one_purpose_and_one_budget_and_does_not_come_back_compromised(
+    house: House,
+) -> None:
+    first = waiting(house)
+    bring(house, first, MATERIAL)
+    bring(house, waiting(house), MATERIAL)  # for the same purpose, without a budget: moving it
+    for other in ({"usage": "WRAP_UNWRAP"}, {"algorithm": "AES_256_GCM"}):
+        with pytest.raises(Conflict, match="under another key"):
+            bring(house, waiting(house, **other), MATERIAL)
+    house.move(first, 1, S.COMPROMISED, reason="it was seen")
+    with pytest.raises(Conflict, match="under another key"):
+        bring(house, waiting(house), MATERIAL)
+
+
 # --- wrapped with a key of the console's own
+
+
+def test_a_wrapping_key_that_needs_votes_serves_only_its_own_classification(house: House) -> None:
+    wrapper = waiting(house, "patient-health", usage="WRAP_UNWRAP", alias="wrapper")
+    with pytest.raises(StateForbids, match="asks for votes"):
+        administration.import_key(
+            house.olga,
+            str(waiting(house).id),
+            wrapped=Secret(bytes(40)),
+            algorithm="AES_KWP",
+            wrapping_key="wrapper",
+        )
+    assert house.last_entry(object_id=str(wrapper.id))["outcome"] == "failed"
 
 
 def test_material_comes_under_a_wrapping_key_of_the_console(house: House) -> None:

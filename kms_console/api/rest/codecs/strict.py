@@ -77,11 +77,21 @@ class BatchReader(Reader[S]):
         """Return the items. Raises as a Reader does, naming the item that is wrong, and TooLarge."""
         if body.count(b'"') + body.count(b"{") > MARKS_AN_ITEM * settings.BATCH_LIMIT:
             raise TooLarge("The batch has too many members.", field="items")
+        self._check_count(body)
         value, parsed = self._both(body)
         for position, item in enumerate(parsed["items"]):
             for name in self._binary:
                 _canonical(f"items[{position}].{name}", item.get(name))
         return list(value.items)  # type: ignore[attr-defined]
+
+    def _check_count(self, body: bytes) -> None:
+        """Raise TooLarge before anything is made of more items than a batch may have."""
+        try:
+            count = len(_raw_items.decode(body or b"{}").items)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return  # the reading that follows says what is wrong
+        if count > settings.BATCH_LIMIT:
+            raise TooLarge(f"A batch has at most {settings.BATCH_LIMIT} items.", field="items")
 
     def _twice(self, body: bytes, error: _Twice) -> Invalid:
         """Say which item it is: only now is each read by itself."""
