@@ -334,7 +334,7 @@ def test_a_load_that_was_cut_off_is_finished_by_the_next(
     assert password in printed
     assert Principal.objects.get(user__username="olga").user.check_password(password)
     assert Key.objects.count() == 15
-    assert Grant.objects.count() == 5
+    assert Grant.objects.count() == 6
     assert Approval.objects.filter(state="open").count() == 2
     assert not Approval.objects.filter(state__in=["failed", "void", "expired"]).exists()
     for name in ("patient-records", "billing", "documents"):
