@@ -39,15 +39,15 @@ import django; django.setup()
 from keys import administration
 from keys.callers import Caller, Door, Kind, Method, Role
 from keys.models import Approval, Principal
-row = Principal.objects.get(user__username="oona")
-oona = Caller(row.id, Kind.PERSON, row.name, Role(row.role), Method.SESSION, Door.CONSOLE)
+row = Principal.objects.get(user__username="olga")
+olga = Caller(row.id, Kind.PERSON, row.name, Role(row.role), Method.SESSION, Door.CONSOLE)
 wanted = Approval.objects.get(action="rotate_key", state="open")
-print(administration.vote(oona, str(wanted.id), approve=True, digest=wanted.digest).state)
+print(administration.vote(olga, str(wanted.id), approve=True, digest=wanted.digest).state)
 """
 STATE = """
 import django; django.setup()
 from keys.models import Approval
-print(Approval.objects.get(action="rotate_key", subject_name="patient-laboratory").state)
+print(Approval.objects.get(action="rotate_key", subject_name="patient-prescriptions").state)
 """
 
 
@@ -178,7 +178,7 @@ def test_the_readmes_100_megabytes_at_constant_memory(example: Example) -> None:
     assert peaks[PRINTED] - peaks[SMALL] < 16 * 1024, peaks
 
 
-def test_the_last_vote_lets_the_worker_rotate_the_overdue_key(example: Example) -> None:
+def test_the_last_vote_lets_the_worker_rotate_the_key(example: Example) -> None:
     assert example.python(LAST_VOTE) == "approved"
     eventually(lambda: example.python(STATE) == "executed")
 

@@ -126,7 +126,7 @@ def test_a_mistyped_component_is_told_beside_its_field_and_never_shown_again(
         ({"component": good.hex()[:-1]}, "pairs of the digits"),
         ({"component": good.hex()[:-2]}, "has 64 digits; these are 62"),
         ({"component": "00" * 32}, "all zeros"),
-        ({"component": good.hex(), "check_value": "1" * 16}, "not the one given"),
+        ({"component": good.hex(), "check_value": "1" * 16}, "it was mistyped"),
         ({"component": "é" * 64}, "pairs of the digits"),
     ):
         answer = olga.post(f"{address}/enter", form)
