@@ -63,7 +63,7 @@ $(VENV)/.runtime: requirements.lock $(VENV)/.made
 define install
 	@echo "Installing $(1) into $(VENV)"
 	@if uv --version >/dev/null 2>&1; then \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1); \
+	  uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(1); \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); \
 	fi

@@ -16,7 +16,7 @@ from keys.administration.intents import intend, intend_removal, intend_return, r
 from keys.administration.versions import find_version
 from keys.errors import Conflict, Invalid, KeyServiceError, NotFound, StateForbids
 from keys.gate.changes import Change
-from keys.imports import ceremonies, results, tickets
+from keys.imports import ceremonies, results, tickets, unwrapping
 from keys.models import Ceremony, ImportTicket, Job, Key, KeyVersion
 from keys.models.job import OPEN_STATES, JobKind
 from keys.models.key import Origin
@@ -304,12 +304,12 @@ def _material(change: Change[Key], arguments: dict[str, Any]) -> Secret:
     if plain is not None:
         return plain  # type: ignore[no-any-return]
     algorithm, wrapping_key = arguments["algorithm"], arguments["wrapping_key"]
-    if algorithm == results.KWP:
+    if algorithm == unwrapping.KWP:
         if not isinstance(wrapping_key, str) or not wrapping_key:
-            raise Invalid(f"{results.KWP} needs a wrapping_key.", field="wrapping_key")
-        return results.unwrap_with(change.caller, wrapping_key, key, wrapped)
+            raise Invalid(f"{unwrapping.KWP} needs a wrapping_key.", field="wrapping_key")
+        return unwrapping.unwrap_with(change.caller, wrapping_key, key, wrapped)
     if wrapping_key:
-        raise Invalid(f"A wrapping_key unwraps with {results.KWP}.", field="algorithm")
+        raise Invalid(f"A wrapping_key unwraps with {unwrapping.KWP}.", field="algorithm")
     return tickets.unwrap(key, arguments["token"], algorithm, wrapped)
 
 

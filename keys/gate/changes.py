@@ -367,7 +367,7 @@ class _Failing:
         record.wait(
             record.event(
                 change.caller,
-                change.action,
+                change.record_as or change.action,
                 subject,
                 outcome,
                 reason=reason,

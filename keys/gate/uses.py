@@ -71,19 +71,23 @@ class Use:
                 )
             raise NotFound(f"The key has no version {number}.")
         self.number = found.number
+        self.check(found, way, suspended_processes=key.suspended_processes)
+        return found
+
+    def check(self, version: VersionFacts, way: Direction, *, suspended_processes: bool) -> None:
+        """Raise StateForbids, saying why, where the key's or the version's state forbids a use that way."""
         lifecycle.check_use(
-            key_state=key.state,
-            version_state=found.state,
-            condition=found.condition,
+            key_state=self._key().state,
+            version_state=version.state,
+            condition=version.condition,
             direction=way,
-            primary=found.primary,
-            suspended_processes=key.suspended_processes,
-            protect_until=found.protect_until,
-            process_until=found.process_until,
-            material_until=found.material_until,
+            primary=version.primary,
+            suspended_processes=suspended_processes,
+            protect_until=version.protect_until,
+            process_until=version.process_until,
+            material_until=version.material_until,
             now=self.now,
         )
-        return found
 
     def at_leisure(self) -> None:
         """Say that what follows takes long: an event loop hands this use to a thread."""

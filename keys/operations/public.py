@@ -6,7 +6,7 @@ import secrets
 import uuid
 from dataclasses import dataclass
 
-from keys import gate, lifecycle
+from keys import gate
 from keys.actions import Action
 from keys.algorithms import SPECS
 from keys.errors import StateForbids, Unsupported
@@ -61,7 +61,7 @@ def key_set(use: Use) -> KeySet:
     found = [
         _shown(key, version, version.public_key)
         for _, version in sorted(key.versions.items())
-        if version.public_key is not None and _published(use, key, version)
+        if version.public_key is not None and _published(use, version)
     ]
     use.facts["versions"] = [one.version for one in found]
     return KeySet(key.id, tuple(found))
@@ -85,23 +85,12 @@ def _shown(key: KeyFacts, version: VersionFacts, public: bytes) -> PublicKey:
     return PublicKey(key.id, version.number, key.algorithm, key.spec, key.usage, public)
 
 
-def _published(use: Use, key: KeyFacts, version: VersionFacts) -> bool:
+def _published(use: Use, version: VersionFacts) -> bool:
     """Whether a version's public key is published: it may process now, or waits to take over."""
     if version.state == VersionState.PRE_ACTIVE:
         return not version.condition
     try:
-        lifecycle.check_use(
-            key_state=key.state,
-            version_state=version.state,
-            condition=version.condition,
-            direction=Direction.PROCESS,
-            primary=version.primary,
-            suspended_processes=False,
-            protect_until=version.protect_until,
-            process_until=version.process_until,
-            material_until=version.material_until,
-            now=use.now,
-        )
+        use.check(version, Direction.PROCESS, suspended_processes=False)
     except StateForbids:
         return False
     return True

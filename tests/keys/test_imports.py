@@ -361,7 +361,8 @@ def test_a_wrapping_key_that_needs_votes_serves_only_its_own_classification(hous
             algorithm="AES_KWP",
             wrapping_key="wrapper",
         )
-    assert house.last_entry(object_id=str(wrapper.id))["outcome"] == "failed"
+    entry = house.last_entry(action="unwrap_key", object_id=str(wrapper.id))
+    assert (entry["outcome"], entry["reason"]) == ("failed", "state_forbids")
 
 
 def test_material_comes_under_a_wrapping_key_of_the_console(house: House) -> None:
@@ -562,7 +563,8 @@ def test_expired_material_is_refused_at_once_and_removed_by_the_sweep(house: Hou
     importing.tidy()
     version = key.versions.get()
     assert (version.state, version.condition, in_store(key)) == (S.ACTIVE, "unavailable", False)
-    started, done = house.entries(action="delete_material", object_id=str(key.id))
+    early, started, done = house.entries(action="delete_material", object_id=str(key.id))
+    assert (early["outcome"], early["reason"]) == ("failed", "conflict")
     assert (started["actor"]["name"], started["outcome"]) == ("scheduler", "started")
     assert (done["outcome"], done["object"]["version"]) == ("success", 1)
     entries = len(house.entries())
