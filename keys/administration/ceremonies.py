@@ -11,9 +11,9 @@ from keys.administration.imports import (
     check_nothing_under_way,
     check_secrets,
     check_takes_material,
-    locked,
     plain_check_value,
 )
+from keys.administration.intents import locked
 from keys.algorithms import SPECS
 from keys.callers import Kind, Role
 from keys.errors import Conflict, Denied, Invalid, StateForbids

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from audit.events import Outcome
 from keys import approvals, gate, parameters, targets
 from keys.actions import Action
-from keys.administration.imports import LIVING, locked
+from keys.administration.imports import LIVING
+from keys.administration.intents import locked
 from keys.administration.versions import find_version
 from keys.algorithms import ALGORITHMS, SPECS
 from keys.backends import materials

@@ -12,7 +12,14 @@ from django.db.models import Q
 
 from keys import clock, counters, gate, jobs, names, parameters, targets
 from keys.actions import Action
-from keys.administration.intents import intend, intend_removal, intend_return, raised, settled
+from keys.administration.intents import (
+    intend,
+    intend_removal,
+    intend_return,
+    locked,
+    raised,
+    settled,
+)
 from keys.administration.versions import find_version
 from keys.errors import Conflict, Invalid, KeyServiceError, NotFound, StateForbids
 from keys.gate.changes import Change
@@ -169,12 +176,6 @@ def delete_material(change: Change[Key], *, number: int, reason: str = "") -> Ke
 
 
 # --- what a key takes
-
-
-def locked(change: Change[Key]) -> Key:
-    """Return the key read anew, and held to the end of the transaction."""
-    rows = Key.objects.select_for_update(of=("self",)).select_related("classification", "key_store")
-    return rows.get(pk=change.row.pk)
 
 
 def check_imported(key: Key) -> None:

@@ -15,6 +15,12 @@ from keys.models.job import JobKind, JobState
 from keys.states import Condition, VersionState
 
 
+def locked(change: Change[Key]) -> Key:
+    """Return the key locked and read anew: of two who found it so, the second must see what the first did."""
+    rows = Key.objects.select_for_update(of=("self",)).select_related("classification", "key_store")
+    return rows.get(pk=change.row.pk)
+
+
 def intend(
     change: Change[Any],
     key: Key,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from keys import due, gate, jobs, lifecycle, parameters, targets
 from keys.actions import Action
-from keys.administration.intents import intend, raised
+from keys.administration.intents import intend, locked, raised
 from keys.errors import Conflict, StateForbids
 from keys.gate.changes import Change
 from keys.models import Job, Key, KeyVersion
@@ -25,7 +25,7 @@ def rotate_key(change: Change[Key], *, activate: bool = True, reason: str = "") 
     that stays pre-active, to be activated later. Returns the job: done, or waiting for a store that
     can't be reached. Raises StateForbids or Conflict.
     """
-    key = _locked(change)
+    key = locked(change)
     if _scheduled(change) and not due.keys_to_rotate(change.now).filter(pk=key.pk).exists():
         raise Conflict("The key is not due any more.")
     _check_enabled(key, "rotated")
@@ -48,7 +48,7 @@ def prepare_version(change: Change[Key], *, reason: str = "") -> Job:
     It protects nothing until a rotation lets it take over. One waits at a time. Returns the job:
     done, or waiting for a store that can't be reached. Raises StateForbids or Conflict.
     """
-    key = _locked(change)
+    key = locked(change)
     if _scheduled(change) and not due.keys_to_publish(change.now).filter(pk=key.pk).exists():
         raise Conflict("The key's next version is not due any more.")
     _check_enabled(key, "given a next version")
@@ -61,12 +61,6 @@ def prepare_version(change: Change[Key], *, reason: str = "") -> Job:
     job = intend(change, key, JobKind.PREPARE, activate=False)
     change.after(lambda: raised(jobs.run(job.id)))
     return job
-
-
-def _locked(change: Change[Key]) -> Key:
-    """Return the key locked and read anew: of two who found it due, the second must see what the first did."""
-    rows = Key.objects.select_for_update(of=("self",)).select_related("classification", "key_store")
-    return rows.get(pk=change.row.pk)
 
 
 def _scheduled(change: Change[Key]) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 from keys import clock, gate, jobs, targets
 from keys.actions import Action
 from keys.administration.ceremonies import close_ceremony
-from keys.administration.imports import check_has_material, check_imported, locked
-from keys.administration.intents import intend_removal, raised
+from keys.administration.imports import check_has_material, check_imported
+from keys.administration.intents import intend_removal, locked, raised
 from keys.administration.versions import find_version
 from keys.errors import Conflict, KeyServiceError
 from keys.gate.changes import Change
