@@ -111,6 +111,7 @@ class Action(StrEnum):
     CANCEL_VERSION_DESTRUCTION = "cancel_version_destruction"
     # What a job does at the store, once it may
     RUN_JOB = "run_job"
+    ALIGN_KEY = "align_key"
     # Policy
     CREATE_CLASSIFICATION = "create_classification"
     UPDATE_CLASSIFICATION = "update_classification"
@@ -135,6 +136,14 @@ class Action(StrEnum):
     CREATE_KEY_STORE = "create_key_store"
     UPDATE_KEY_STORE = "update_key_store"
     CHECK_KEY_STORE = "check_key_store"
+    DISCOVER_KEYS = "discover_keys"
+    ADOPT_KEY = "adopt_key"
+    CHECK_DRIFT = "check_drift"
+    ACCEPT_DRIFT = "accept_drift"
+    REPAIR_DRIFT = "repair_drift"
+    REVERT_DRIFT = "revert_drift"
+    HOLD_ROOT_KEY = "hold_root_key"
+    ROTATE_ROOT_KEY = "rotate_root_key"
     SET_UP = "set_up"
     REFUSED_REQUEST = "refused_request"
     SIGN_IN = "sign_in"
@@ -146,6 +155,7 @@ class Action(StrEnum):
     READ_APPROVALS = "read_approvals"
     READ_JOBS = "read_jobs"
     READ_KEY_STORES = "read_key_stores"
+    READ_DRIFT = "read_drift"
     READ_AUDIT = "read_audit"
     EXPORT_AUDIT = "export_audit"
     VERIFY_AUDIT = "verify_audit"
@@ -232,6 +242,7 @@ ACTIONS: dict[Action, Row] = {
         "Cancel a version's destruction", _O, quorum=_BY_CLASS
     ),
     Action.RUN_JOB: _change("Carry out a job", _S),
+    Action.ALIGN_KEY: _change("Bring the key store in line", _S),
     Action.CREATE_CLASSIFICATION: _change("Create a classification", _A, _P),
     Action.UPDATE_CLASSIFICATION: _change("Change a classification", _A, quorum=_BY_CLASS),
     Action.PAUSE_ROTATION: _change("Pause a classification's rotation", _A, _O, quorum=_BY_CLASS),
@@ -256,6 +267,15 @@ ACTIONS: dict[Action, Row] = {
     Action.CREATE_KEY_STORE: _change("Add a key store", _A, _P),
     Action.UPDATE_KEY_STORE: _change("Change a key store", _A, _P),
     Action.CHECK_KEY_STORE: _change("Check a key store", _A, _O, _S, _P),
+    Action.DISCOVER_KEYS: _change("List what is in a key store", _A, _O, _P),
+    Action.ADOPT_KEY: _change("Adopt a key", _O, _P),
+    Action.CHECK_DRIFT: _change("Compare a key with its store", _A, _O, _U, _S, _P),
+    Action.ACCEPT_DRIFT: _change("Accept what the store says", _O, quorum=_BY_CLASS),
+    Action.REPAIR_DRIFT: _change("Repair a key with a new version", _O, quorum=_BY_CLASS),
+    Action.REVERT_DRIFT: _change("Put the store back", _O, quorum=_BY_CLASS),
+    # Whoever holds the root key opens everything: who the officers are is asked, as for an officer.
+    Action.HOLD_ROOT_KEY: _change("Let a key store hold the root key", _A, _P, quorum=Quorum.HOUSE),
+    Action.ROTATE_ROOT_KEY: _change("Rotate the root key", _A, _P, quorum=Quorum.HOUSE),
     Action.SET_UP: _change("Set up the console", _P),
     # Never decided on: the name under which what a door refused stands in the trail.
     Action.REFUSED_REQUEST: _read("Send a request that is refused", recorded=True),
@@ -267,6 +287,7 @@ ACTIONS: dict[Action, Row] = {
     Action.READ_APPROVALS: _read("See requests", *_EVERYBODY),
     Action.READ_JOBS: _read("See jobs", *_EVERYBODY),
     Action.READ_KEY_STORES: _read("See key stores", *_EVERYBODY),
+    Action.READ_DRIFT: _read("See where key stores differ", *_EVERYBODY),
     Action.READ_AUDIT: _read("Read the audit trail", _U, _O, _A, _P),
     Action.EXPORT_AUDIT: _read("Export the audit trail", _U, _P, recorded=True),
     Action.VERIFY_AUDIT: _read("Verify the audit trail", _U, _P, recorded=True),

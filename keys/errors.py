@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -109,6 +110,32 @@ class BackendUnavailable(Unavailable):
     """The key store can't be reached or did not answer in time."""
 
     code, title = "backend_unavailable", "The key store can't be reached now"
+
+
+class Throttled(BackendUnavailable):
+    """The key store asks for fewer calls. `retry_after`: seconds that it asked to wait, or None."""
+
+    code, title = "throttled", "The key store asks for fewer calls"
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.retry_after = retry_after
+
+
+class BackendRefused(BackendUnavailable):
+    """The key store refuses the console itself: an expired credential, or a permission that is missing."""
+
+    code, title = "backend_refused", "The key store refuses the console's credential"
+
+
+class StillWaiting(BackendUnavailable):
+    """The key store does it at a date of its own, `until`; the job waits as long."""
+
+    code, title = "still_waiting", "The key store has a date of its own for this"
+
+    def __init__(self, detail: str = "", *, until: datetime, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.until = until
 
 
 class LogUnavailable(Unavailable):

@@ -100,6 +100,11 @@ def root_key_id(key: Secret) -> bytes:
     return hmac.digest(key.reveal(), b"kms-console root key id", "sha256")[:ID_BYTES]
 
 
+def sealed_under(sealed: bytes) -> str:
+    """Return the id of the root key that sealed a blob, as 16 hexadecimal digits."""
+    return sealed[len(FORMAT) : _HEADER].hex()
+
+
 def seal(purpose: str, label: uuid.UUID, secret: Secret) -> bytes:
     """Return `secret` encrypted under the root key, bound to `purpose` and `label`."""
     key = root_key()

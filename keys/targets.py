@@ -14,10 +14,12 @@ from keys.models import (
     Ceremony,
     Classification,
     Credential,
+    Drift,
     Grant,
     Job,
     Key,
     KeyStore,
+    Listing,
     Principal,
 )
 
@@ -157,6 +159,18 @@ def ceremony(reference: str, parameters: Parameters) -> Target[Ceremony]:
 def job(reference: str, parameters: Parameters) -> Target[Job]:
     row = _by_id(Job, reference, "job")
     return Target(row, "job", str(row.id), row.kind)
+
+
+def drift(reference: str, parameters: Parameters) -> Target[Drift]:
+    """Find a difference by id; it stands under its key's policy, and entries name it as the key."""
+    row = _by_id(Drift, reference, "difference")
+    about: Key = row.key
+    return Target(row, "drift", str(row.id), about.alias, about.classification, about)
+
+
+def listing(reference: str, parameters: Parameters) -> Target[Listing]:
+    row = _by_id(Listing, reference, "listing")
+    return Target(row, "listing", str(row.id), row.key_store.name)
 
 
 def house(reference: str, parameters: Parameters) -> Target[None]:

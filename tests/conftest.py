@@ -8,4 +8,13 @@ import tempfile
 # Settings make their own secrets and folders where they are loaded: not those of `make run`.
 os.environ.setdefault("KMS_DATA", tempfile.mkdtemp(prefix="kms-tests-"))
 
-pytest_plugins = ["tests.databases", "tests.hsm", "tests.processes", "tests.house"]
+pytest_plugins = [
+    "tests.databases",
+    "tests.hsm",
+    "tests.processes",
+    "tests.house",
+    "tests.peers.openbao",
+    "tests.peers.aws",
+    "tests.peers.google",
+    "tests.peers.azure",
+]

@@ -243,7 +243,7 @@ TRANSITIONS = {
     Action.REVOKE_VERSION,
     Action.DESTROY_VERSION,
 }
-OWN = {Action.RUN_JOB, Action.CHECK_KEY_STORE}
+OWN = {Action.RUN_JOB, Action.ALIGN_KEY, Action.CHECK_KEY_STORE}
 # One function that needs two permissions, one on each key: the gate asks for the second one.
 BOTH = {Action.RE_ENCRYPT_FROM: "re_encrypt", Action.RE_ENCRYPT_TO: "re_encrypt"}
 
@@ -361,6 +361,8 @@ CONFIGURATION = {"Classification", "KeyStore", "Principal", "Credential", "Grant
 # Their every change of state is an entry of its own.
 STORIES = {"Key", "KeyVersion", "Job", "Heartbeat", "Approval", "Vote", "Installation"}
 STORIES |= {"ImportTicket", "Ceremony", "Custodian"}
+# What stores say of their keys, and what was decided about it.
+STORIES |= {"Listing", "FoundKey", "StoreView", "Drift"}
 # What uses of keys count, each of which is an entry.
 COUNTS = {"MessageCount"}
 

@@ -89,7 +89,7 @@ def create_key_store(
         kind=kind,
         settings=settings or {},
         credentials=credentials,
-        protection=registry.KINDS[kind].protection,
+        protection=registry.protection(kind, settings or {}),
         created_at=change.now,
     )
     change.about = Subject("key_store", str(row.id), row.name)
@@ -112,6 +112,7 @@ def update_key_store(
     row.settings = row.settings if settings is None else settings
     row.credentials = row.credentials if credentials is None else credentials
     registry.check_settings(row.kind, row.settings, row.credentials)
+    row.protection = registry.protection(row.kind, row.settings)
     if title is not None:
         row.title = names.display_name(title, "title")
     if enabled is not None:

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from audit.events import Outcome, Subject
-from keys import lifecycle
-from keys.errors import BackendError
+from keys import jobs, lifecycle
+from keys.errors import BackendError, StateForbids
 from keys.gate.changes import Change
+from keys.jobs import aligning
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import JobKind, JobState
+from keys.models.key import ManagementModel
 from keys.states import Condition, VersionState
 
 
@@ -92,6 +94,22 @@ def add_job(
     )
     change.facts["job"] = str(job.id)
     return job
+
+
+def bring_in_line(change: Change[Any], key: Key) -> None:
+    """Ask the key's store to follow a change of state, right after it is committed and until it does."""
+    job = aligning.intend(key, change.caller.principal_id, change.now, change.reason)
+    if job is not None:
+        change.facts["align"] = str(job.id)
+        change.also(lambda: jobs.run(job.id))
+
+
+def check_ours(key: Key) -> None:
+    """Raise StateForbids for a key that its provider manages: only its use is decided here."""
+    if key.model == ManagementModel.PROVIDER_MANAGED:
+        raise StateForbids(
+            f"{key.alias} is managed by its provider: it can be used and disabled here, not changed."
+        )
 
 
 def raised(job: Job) -> Job:

@@ -8,8 +8,9 @@ from typing import Any
 from audit.events import Subject
 from keys import gate, jobs, lifecycle, names, parameters, stores, targets
 from keys.actions import Action
-from keys.administration.intents import add_job, intend, settled
+from keys.administration.intents import add_job, bring_in_line, check_ours, intend, settled
 from keys.algorithms import ALGORITHMS, SPECS, KeySpec
+from keys.backends import registry
 from keys.backends.base import Protection
 from keys.errors import AlreadyExists, Invalid, StateForbids, Unsupported
 from keys.gate.changes import Change
@@ -149,6 +150,7 @@ def disable_key(change: Change[Key], *, reason: str = "") -> Key:
     """Stop every use of a key at once. Its versions keep their states."""
     lifecycle.move_key(change.row, KeyState.DISABLED)
     change.touch("key", change.row.id)
+    bring_in_line(change, change.row)
     return change.row
 
 
@@ -159,6 +161,7 @@ def enable_key(change: Change[Key], *, reason: str = "") -> Key:
         raise StateForbids("The key waits for its material; import it.")
     lifecycle.move_key(change.row, KeyState.ENABLED)
     change.touch("key", change.row.id)
+    bring_in_line(change, change.row)
     return change.row
 
 
@@ -169,6 +172,7 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
     `days` is the window, at least the classification's.
     """
     key, least = change.row, change.row.classification.destruction_days
+    check_ours(key)
     window = least if days is None else parameters.whole(days, "days", least, 120)
     at = change.now + timedelta(days=window)
     lifecycle.move_key(key, KeyState.PENDING_DESTRUCTION, destroy_at=at)
@@ -176,6 +180,7 @@ def schedule_destruction(change: Change[Key], *, days: int | None = None, reason
     add_job(change, key, JobKind.DESTROY, run_after=at)
     change.facts["destroy_at"] = at.isoformat()
     change.touch("key", key.id)
+    bring_in_line(change, key)
     return key
 
 
@@ -192,6 +197,7 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
     waits = key.origin == Origin.IMPORTED and not key.versions.exclude(check_value="").exists()
     lifecycle.move_key(key, KeyState.PENDING_IMPORT if waits else KeyState.DISABLED)
     change.touch("key", key.id)
+    bring_in_line(change, key)
     return key
 
 
@@ -264,8 +270,5 @@ def _published(
 def _model(store: KeyStore, imported: bool) -> str:
     if imported:
         return ManagementModel.CUSTOMER_PROVIDED
-    return (
-        ManagementModel.HSM_BACKED
-        if store.protection == Protection.HSM
-        else ManagementModel.CUSTOMER_MANAGED
-    )
+    own_hsm = store.protection == Protection.HSM and not registry.KINDS[store.kind].remote
+    return ManagementModel.HSM_BACKED if own_hsm else ManagementModel.CUSTOMER_MANAGED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from keys import due, gate, jobs, lifecycle, parameters, targets
 from keys.actions import Action
-from keys.administration.intents import intend, locked, raised
+from keys.administration.intents import bring_in_line, check_ours, intend, locked, raised
 from keys.errors import Conflict, StateForbids
 from keys.gate.changes import Change
 from keys.models import Job, Key, KeyVersion
@@ -76,6 +76,7 @@ def _check_enabled(key: Key, done: str) -> None:
 
 def _check_generated(key: Key) -> None:
     """Whose material is brought gets its next version so, too: nothing else may take its place unseen."""
+    check_ours(key)
     if key.origin == Origin.IMPORTED:
         raise StateForbids(
             f"The material of {key.alias} is brought from outside: import the next version's material instead."
@@ -101,6 +102,7 @@ def _take_over(change: Change[Key], key: Key, version: KeyVersion) -> Job:
         finished_at=change.now,
     )
     lifecycle.make_primary(version, key.classification, change.now)
+    bring_in_line(change, key)
     Key.objects.filter(pk=key.pk).update(rotate_at=lifecycle.rotation_date(key, version))
     change.about = change.target.subject(version.number)
     change.facts |= {"job": str(job.id), "prepared": True}

@@ -8,9 +8,10 @@ from typing import Any
 from audit.events import Outcome
 from keys import gate, jobs, lifecycle, parameters, targets
 from keys.actions import Action
-from keys.administration.intents import add_job
+from keys.administration.intents import add_job, bring_in_line, check_ours
 from keys.errors import Conflict, NotFound, StateForbids
 from keys.gate.changes import Change
+from keys.jobs import aligning
 from keys.models import Key, KeyVersion
 from keys.models.job import JobKind
 from keys.states import GONE, Condition, KeyState, VersionState
@@ -44,6 +45,7 @@ def transition_version(
     """
     key = change.row
     target = VersionState(parameters.one_of(to, "to", VersionState.values))
+    check_ours(key)
     version = find_version(key, number)
     lifecycle.check_version_edge(version, target)
     if key.state == KeyState.DESTROYED and target != VersionState.DESTROYED_COMPROMISED:
@@ -65,7 +67,10 @@ def transition_version(
         if served and target == VersionState.COMPROMISED:
             # Nothing protects new data until a new version does: the next sweep rotates, or asks to.
             Key.objects.filter(pk=key.pk).update(rotate_at=change.now)
-    change.after(lambda: _mirror(key, version, target))
+    if aligning.follows(key):
+        bring_in_line(change, key)
+    else:
+        change.after(lambda: _mirror(key, version, target))
     return version
 
 
@@ -80,6 +85,7 @@ def cancel_version_destruction(change: Change[Key], *, number: int, reason: str 
     gone = bool(version.check_value) and not version.handle
     lifecycle.set_condition(version, Condition.UNAVAILABLE if gone else None, destroy_at=None)
     change.touch("key", change.row.id)
+    bring_in_line(change, change.row)
     return version
 
 
@@ -95,6 +101,10 @@ def find_version(key: Key, number: Any) -> KeyVersion:
 def _schedule(change: Change[Key], version: KeyVersion, days: int | None) -> KeyVersion:
     if version.condition == Condition.PENDING_DESTRUCTION:
         raise Conflict("The version waits for its destruction already.")
+    if version.handle:
+        handles = change.row.versions.exclude(state__in=GONE).exclude(handle="")
+        among = list(handles.order_by("number").values_list("handle", flat=True))
+        backend_of(change.row).check_destroyable(version.handle, among)
     least = change.row.classification.destruction_days
     window = least if days is None else parameters.whole(days, "days", least, 120)
     at = change.now + timedelta(days=window)
@@ -102,6 +112,7 @@ def _schedule(change: Change[Key], version: KeyVersion, days: int | None) -> Key
     add_job(change, change.row, JobKind.DESTROY_VERSION, version=version, run_after=at)
     change.outcome = Outcome.STARTED
     change.facts["destroy_at"] = at.isoformat()
+    bring_in_line(change, change.row)
     return version
 
 

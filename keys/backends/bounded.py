@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from keys.algorithms import MessageType, Usage
-from keys.backends.base import Backend, Capabilities, Health, Material, Protection
+from keys.backends.base import Backend, Capabilities, Health, Material, Parent, Protection
+from keys.backends.views import KeyView, Page
 from keys.errors import BackendUnavailable, KeyServiceError
 from keys.secret import Secret
 
@@ -90,14 +91,22 @@ class Bounded(Backend):
         self._backend.close()
 
     def generate(
-        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+        self,
+        label: uuid.UUID,
+        spec: str,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         return self._run(
-            lambda: self._backend.generate(label, spec, usage=usage, exportable=exportable)
+            lambda: self._backend.generate(
+                label, spec, usage=usage, exportable=exportable, parent=parent
+            )
         )
 
-    def find(self, label: uuid.UUID) -> Material | None:
-        return self._run(lambda: self._backend.find(label))
+    def find(self, label: uuid.UUID, parent: Parent | None = None) -> Material | None:
+        return self._run(lambda: self._backend.find(label, parent))
 
     def import_material(
         self,
@@ -107,10 +116,11 @@ class Bounded(Backend):
         *,
         usage: Usage | None = None,
         exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         return self._run(
             lambda: self._backend.import_material(
-                label, spec, material, usage=usage, exportable=exportable
+                label, spec, material, usage=usage, exportable=exportable, parent=parent
             )
         )
 
@@ -119,6 +129,30 @@ class Bounded(Backend):
 
     def destroy(self, handle: str) -> None:
         self._run(lambda: self._backend.destroy(handle))
+
+    def destroy_all(self, handles: Sequence[str]) -> None:
+        self._run(lambda: self._backend.destroy_all(handles))
+
+    def check_destroyable(self, handle: str, among: Sequence[str]) -> None:
+        self._backend.check_destroyable(handle, among)
+
+    def remove(self, handle: str) -> None:
+        self._run(lambda: self._backend.remove(handle))
+
+    def discover(self, cursor: str = "", limit: int = 100) -> Page:
+        return self._run(lambda: self._backend.discover(cursor, limit))
+
+    def inspect(self, reference: str) -> KeyView | None:
+        return self._run(lambda: self._backend.inspect(reference))
+
+    def observe(self, wanted: KeyView) -> KeyView | None:
+        return self._run(lambda: self._backend.observe(wanted))
+
+    def expressed(self, wanted: KeyView) -> KeyView:
+        return self._backend.expressed(wanted)
+
+    def conform(self, wanted: KeyView) -> None:
+        self._run(lambda: self._backend.conform(wanted))
 
     def suspend(self, handle: str) -> None:
         self._run(lambda: self._backend.suspend(handle))

@@ -25,6 +25,16 @@ CREDENTIAL_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a kind of key store: text, and never a secret."""
+
+    name: str
+    label: str
+    help: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of key store. `path` is imported only when a store of the kind is used."""
 
@@ -36,6 +46,13 @@ class Kind:
     # 0: quick and local, called directly. Else the number of threads that may be inside it at once.
     workers: int = 0
     needs_credential: bool = False
+    settings: tuple[Setting, ...] = ()
+    # What its credential is, where it takes one.
+    credential: str = ""
+    # It keeps states of its own: the console brings it in line, compares, discovers and adopts.
+    remote: bool = False
+    # The optional extra of this package that its library comes with: pip install kms-console[aws].
+    extra: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -44,21 +61,110 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "software",
             "Software",
-            "Keys computed by this service, wrapped under its root key in a database of their own. "
-            "No settings.",
+            "Keys computed by this service, wrapped under its root key in a database of their own.",
             Protection.SOFTWARE,
             "keys.backends.software.backend.SoftwareBackend",
         ),
         Kind(
             "pkcs11",
             "Hardware security module (PKCS#11)",
-            "Keys that are made in the module and can't leave it. Settings: module (path of the "
-            "vendor's library), token_label or token_serial, optionally slot. The PIN is the "
-            "credential.",
+            "Keys that are made in the module and can't leave it.",
             Protection.HSM,
             "keys.backends.pkcs11.backend.Pkcs11Backend",
             workers=8,
             needs_credential=True,
+            settings=(
+                Setting("module", "Module", "Path of the vendor's library.", required=True),
+                Setting("token_label", "Token label", "This, or the serial number."),
+                Setting("token_serial", "Token serial number"),
+                Setting("slot", "Slot", "Only where label and serial number aren't enough."),
+            ),
+            credential="The user PIN.",
+        ),
+        Kind(
+            "aws",
+            "AWS KMS",
+            "Keys in one account and region of AWS KMS, in its hardware modules.",
+            Protection.HSM,
+            "keys.backends.aws.backend.AwsBackend",
+            workers=16,
+            remote=True,
+            extra="aws",
+            settings=(
+                Setting("region", "Region", "Such as eu-central-1.", required=True),
+                Setting("endpoint", "Endpoint", "Only for a VPC endpoint or a test server."),
+                Setting("profile", "Profile", "A profile of the SDK's own configuration."),
+                Setting("role_arn", "Role", "ARN of a role to assume."),
+            ),
+            credential="JSON with access_key_id and secret_access_key (and session_token). Left out: "
+            "the SDK's own chain (environment, profile, instance role).",
+        ),
+        Kind(
+            "azure",
+            "Azure Key Vault",
+            "Keys in one Azure key vault or managed HSM.",
+            Protection.SOFTWARE,
+            "keys.backends.azure.backend.AzureBackend",
+            workers=16,
+            remote=True,
+            extra="azure",
+            settings=(
+                Setting("vault_url", "Vault", "https://NAME.vault.azure.net", required=True),
+                Setting(
+                    "hsm", "Hardware keys", "yes: make RSA-HSM and EC-HSM keys (premium tier)."
+                ),
+                Setting("tenant_id", "Tenant", "Where the credential is a client secret."),
+                Setting("client_id", "Client", "Of the application, or of a managed identity."),
+                Setting("authority", "Authority", "Only for a sovereign cloud or a test server."),
+                Setting(
+                    "ca_file", "Certificate authority", "Path of a PEM file, for a private one."
+                ),
+            ),
+            credential="The application's client secret. Left out: the SDK's own chain (environment, "
+            "workload identity, managed identity).",
+        ),
+        Kind(
+            "gcp",
+            "Google Cloud KMS",
+            "Keys in one key ring of Google Cloud KMS.",
+            Protection.SOFTWARE,
+            "keys.backends.gcp.backend.GcpBackend",
+            workers=16,
+            remote=True,
+            extra="gcp",
+            settings=(
+                Setting(
+                    "key_ring",
+                    "Key ring",
+                    "projects/PROJECT/locations/LOCATION/keyRings/RING",
+                    required=True,
+                ),
+                Setting("protection_level", "Protection level", "software (the default) or hsm."),
+                Setting("endpoint", "Endpoint", "Only for a regional endpoint or a test server."),
+            ),
+            credential="A service account's key file (JSON). Left out: application default credentials.",
+        ),
+        Kind(
+            "vault",
+            "HashiCorp Vault or OpenBao",
+            "Keys of one transit secrets engine.",
+            Protection.SOFTWARE,
+            "keys.backends.vault.backend.VaultBackend",
+            workers=16,
+            needs_credential=True,
+            remote=True,
+            extra="vault",
+            settings=(
+                Setting("address", "Address", "https://vault.example.org:8200", required=True),
+                Setting("mount", "Mount", "Path of the transit engine; transit where left out."),
+                Setting("namespace", "Namespace"),
+                Setting("auth", "Sign in by", "token (the default) or approle."),
+                Setting("role_id", "Role id", "For approle; the credential is then its secret id."),
+                Setting(
+                    "ca_file", "Certificate authority", "Path of a PEM file, for a private one."
+                ),
+            ),
+            credential="The token, or the AppRole's secret id.",
         ),
     )
 }
@@ -80,22 +186,44 @@ def backend_class(kind: str) -> type[Backend]:
     """
     if kind not in KINDS:
         raise Unsupported(f"There is no kind of key store {kind!r}; there are {', '.join(KINDS)}.")
-    module, _, name = KINDS[kind].path.rpartition(".")
+    row = KINDS[kind]
+    module, _, name = row.path.rpartition(".")
     try:
         return cast("type[Backend]", getattr(importlib.import_module(module), name))
     except ImportError as error:
+        how = f" Install it: pip install 'kms-console[{row.extra}]'." if row.extra else ""
         raise BackendUnavailable(
-            f"Key stores of the kind {KINDS[kind].label!r} need the package {error.name}, "
-            "which is not installed."
+            f"Key stores of the kind {row.label!r} need the package {error.name}, "
+            f"which is not installed.{how}"
         ) from None
 
 
 def check_settings(kind: str, settings: Mapping[str, Any], credentials_reference: str) -> None:
     """Raise Invalid where a key store could not be configured like this. Reaches for nothing."""
-    backend_class(kind).check_settings(settings)
+    cls = backend_class(kind)
+    known = {setting.name: setting for setting in KINDS[kind].settings}
+    for name in settings:
+        if name not in known:
+            there_are = ", ".join(known) or "none"
+            raise Invalid(
+                f"{KINDS[kind].label} has no setting {name!r}; there are: {there_are}.",
+                field="settings",
+            )
+    for setting in known.values():
+        if setting.required and not settings.get(setting.name):
+            raise Invalid(
+                f"{KINDS[kind].label} needs the setting {setting.name}: {setting.help or setting.label}",
+                field="settings",
+            )
+    cls.check_settings(settings)
     _parse_reference(credentials_reference)
     if KINDS[kind].needs_credential and not credentials_reference:
         raise Invalid("This kind of key store needs a credential: env:NAME or file:/path.")
+
+
+def protection(kind: str, settings: Mapping[str, Any]) -> Protection:
+    """Return how a key store configured like this protects its keys."""
+    return backend_class(kind).protection_with(settings)
 
 
 def backend_for(

@@ -8,6 +8,7 @@ values: they are what officers vote on, and with them the worker calls the same 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ from keys.models import Approval
 from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule, Standing
 from keys.targets import Resolver, Target
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,6 +81,7 @@ class Change(Generic[S]):
     why: str = ""
     cited: list[str] = field(default_factory=list)
     then: Callable[[], Any] | None = None
+    besides: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def row(self) -> S:
@@ -113,6 +117,10 @@ class Change(Generic[S]):
     def after(self, step: Callable[[], Any]) -> None:
         """Do this once the change is committed; what it returns is what the caller gets."""
         self.then = step
+
+    def also(self, step: Callable[[], object]) -> None:
+        """Do this too once the change is committed; how it ends is not the caller's concern."""
+        self.besides.append(step)
 
 
 class Changer(Generic[S, P, R]):
@@ -164,6 +172,11 @@ class Changer(Generic[S, P, R]):
         if rule is not None or caller.approval_id is not None:
             self._approve(change, rule, arguments)
         result = self._carry_out(change, arguments, epoch)
+        for step in change.besides:
+            try:
+                step()
+            except DatabaseError:
+                logger.warning("What follows a change waits for the next sweep.")
         return cast(R, change.then()) if change.then is not None else result
 
     def _give_up(self, caller: Caller, reference: str, kwargs: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ ever made twice. Jobs are carried out by the scheduler principal on behalf of wh
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import uuid
@@ -24,7 +25,15 @@ from audit.events import Outcome, Subject
 from keys import clock, gate, targets
 from keys.actions import Action
 from keys.callers import Caller
-from keys.errors import BackendError, BackendUnavailable, Conflict, KeyServiceError, Unavailable
+from keys.errors import (
+    BackendError,
+    BackendUnavailable,
+    Conflict,
+    KeyServiceError,
+    StillWaiting,
+    Throttled,
+    Unavailable,
+)
 from keys.gate.changes import Change, Changer
 from keys.jobs import outcomes, work
 from keys.models import Job, Key
@@ -96,7 +105,16 @@ def run(job_id: uuid.UUID) -> Job:
         except Exception as error:
             logger.exception("A job met an error of its own: %s", job.kind)
             _give_up(job, BackendError(f"Unexpected: {type(error).__name__}; see the log."))
+        if job.kind in work.MAKES_A_VERSION:
+            _follow(job.key)
     return Job.objects.select_related("key", "version").get(pk=job_id)
+
+
+def _follow(key: Key) -> None:
+    """Carry out at once what a version just made asks of the store; otherwise the next sweep does."""
+    after = _free().filter(key=key, kind=JobKind.ALIGN).values_list("id", flat=True).first()
+    if after is not None:
+        run(after)
 
 
 def run_import(job_id: uuid.UUID, material: Secret, check_value: str) -> Job:
@@ -112,6 +130,7 @@ def run_import(job_id: uuid.UUID, material: Secret, check_value: str) -> Job:
     except KeyServiceError as error:
         _give_up(job, error)
         raise
+    _follow(job.key)
     return Job.objects.select_related("key", "version").get(pk=job_id)
 
 
@@ -149,12 +168,15 @@ def _fail(change: Change[Job], *, claim: str, error: str, code: str) -> None:
 
 
 @gate.change(Action.RUN_JOB, on=targets.job)
-def _wait(change: Change[Job], *, claim: str, error: str, code: str) -> None:
-    """Put a job back until the store can be reached again."""
+def _wait(change: Change[Job], *, claim: str, error: str, code: str, after: int = 0) -> None:
+    """Put a job back until the store can be reached again, or has come to a date of its own.
+
+    `after`: seconds that the store asked to wait.
+    """
     job = Job.objects.select_related("key", "version").get(pk=change.row.pk)
     _describe(change, job)
     change.outcome, change.why = Outcome.FAILED, code
-    pause = timedelta(seconds=min(5 * 2 ** min(job.attempts, 7), 600))
+    pause = timedelta(seconds=max(after, min(5 * 2 ** min(job.attempts, 7), 600)))
     updated = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=claim).update(
         state=JobState.PENDING, run_after=change.now + pause, error=error[:500], lease_until=None
     )
@@ -195,10 +217,20 @@ def _postpone(job: Job, error: KeyServiceError) -> None:
 
 
 def _put_back(job: Job, error: KeyServiceError) -> None:
-    _tell(_wait, job, error)
+    _tell(_wait, job, error, after=_asked_to_wait(error))
 
 
-def _tell(end: Changer[Job, Any, None], job: Job, error: KeyServiceError) -> None:
+def _asked_to_wait(error: KeyServiceError) -> int:
+    """Return the seconds that a store itself asked to wait, at most a day."""
+    seconds = 0.0
+    if isinstance(error, StillWaiting):
+        seconds = (error.until - clock.now()).total_seconds()
+    elif isinstance(error, Throttled):
+        seconds = error.retry_after or 0.0
+    return math.ceil(min(max(seconds, 0.0), 86_400.0))
+
+
+def _tell(end: Changer[Job, Any, None], job: Job, error: KeyServiceError, **more: int) -> None:
     """Write how a job goes on after an error. One whose claim is lost is somebody else's business."""
     with suppress(Conflict):
         end(
@@ -207,6 +239,7 @@ def _tell(end: Changer[Job, Any, None], job: Job, error: KeyServiceError) -> Non
             claim=job.claimed_by,
             error=error.detail,
             code=error.code,
+            **more,
         )
 
 

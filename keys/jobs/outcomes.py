@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from keys import lifecycle
-from keys.errors import BackendError, Conflict
+from keys.drift import beliefs
+from keys.errors import BackendError, BackendUnavailable, Conflict
 from keys.imports.ceremonies import end_of
+from keys.jobs import aligning
 from keys.jobs.work import MAKES_A_VERSION
-from keys.models import Job, Key, KeyVersion
+from keys.models import Job, Key, KeyVersion, StoreView
 from keys.models.job import JobKind
 from keys.secret import same
 from keys.states import GONE, SERVING, Condition, KeyState, VersionState
@@ -22,6 +24,8 @@ def settle(job: Job, made: dict[str, str] | None, now: datetime) -> None:
             _walk_to_destruction(each, now, job.reason)
         lifecycle.move_key(key, KeyState.DESTROYED)
         Key.objects.filter(pk=key.pk).update(rotate_at=None)
+    elif job.kind == JobKind.ALIGN:
+        _confirm(key, made)
     elif version is None:
         return
     elif job.kind in MAKES_A_VERSION and made is not None:
@@ -53,14 +57,25 @@ def _install(job: Job, version: KeyVersion, made: dict[str, str], now: datetime)
         check_value=made["check_value"],
         public_key=bytes.fromhex(made["public_key"]) or None,
     )
+    if aligning.follows(key):
+        StoreView.objects.get_or_create(key=key, defaults={"look_at": now})
     if job.kind == JobKind.IMPORT:
         end_of(key, made["check_value"], now)
     if returns or not job.activate:
+        aligning.intend(key, job.requested_by_id, now)
         return
     lifecycle.make_primary(version, key.classification, now)
+    aligning.intend(key, job.requested_by_id, now)
     if key.state == KeyState.PENDING_IMPORT:
         lifecycle.move_key(key, KeyState.ENABLED)
     Key.objects.filter(pk=key.pk).update(rotate_at=lifecycle.rotation_date(key, version))
+
+
+def _confirm(key: Key, made: dict[str, str] | None) -> None:
+    """Check that what the store was brought in line with still holds. Raises where it doesn't."""
+    fresh = Key.objects.select_related("classification", "key_store").get(pk=key.pk)
+    if made is None or beliefs.digest(beliefs.wanted(fresh)) != made["digest"]:
+        raise BackendUnavailable("The key changed meanwhile; the store is brought in line again.")
 
 
 def _walk_to_destruction(version: KeyVersion, now: datetime, reason: str) -> None:

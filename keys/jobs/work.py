@@ -12,6 +12,7 @@ from keys.actions import Action
 from keys.algorithms import Usage
 from keys.backends.base import Backend, Material
 from keys.backends.proof import check_material
+from keys.drift import beliefs
 from keys.errors import BackendError, Conflict
 from keys.models import Job, Key, KeyVersion
 from keys.models.job import JobKind
@@ -27,6 +28,7 @@ ACTION_OF = {
     JobKind.ROTATE: Action.ROTATE_KEY,
     JobKind.PREPARE: Action.PREPARE_VERSION,
     JobKind.IMPORT: Action.IMPORT_KEY,
+    JobKind.ALIGN: Action.ALIGN_KEY,
     JobKind.REMOVE_MATERIAL: Action.DELETE_MATERIAL,
     JobKind.DESTROY: Action.SCHEDULE_DESTRUCTION,
     JobKind.DESTROY_VERSION: Action.DESTROY_VERSION,
@@ -42,13 +44,15 @@ def make_version(job: Job) -> Made:
     version, backend = version_of(job), backend_of(job.key)
     if version.condition != Condition.CREATING:
         raise Conflict("The version is no longer wanted.")  # its key was destroyed meanwhile
-    material = backend.find(version.id) if job.attempts > 1 else None
+    of = beliefs.parent(job.key)
+    material = backend.find(version.id, of) if job.attempts > 1 else None
     if material is None:
         material = backend.generate(
             version.id,
             job.key.spec,
             usage=Usage(job.key.usage),
             exportable=job.key.exportable,
+            parent=of,
         )
     prove(backend, material, job.key)
     return told(material)
@@ -65,6 +69,7 @@ def bring_material(job: Job, material: Secret, check_value: str) -> Made:
         material,
         usage=Usage(job.key.usage),
         exportable=job.key.exportable,
+        parent=beliefs.parent(job.key),
     )
     if not same(brought.check_value, check_value):
         raise BackendError("The store holds other material than was brought.")
@@ -77,7 +82,7 @@ def adopt_import(job: Job) -> Made:
     check_votes(job)
     version, backend = version_of(job), backend_of(job.key)
     _check_wanted(version)
-    material = backend.find(version.id)
+    material = backend.find(version.id, beliefs.parent(job.key))
     if material is None:
         raise BackendError("The material did not arrive; import it again.")
     if job.approval and not same(
@@ -96,7 +101,9 @@ def remove_material(job: Job) -> Made:
     version = version_of(job)
     if version.condition != Condition.UNAVAILABLE:
         raise Conflict("The version's material is not to be removed any more.")
-    destroy_material(backend_of(job.key), version)
+    handle = _handle_of(backend_of(job.key), job.key, version)
+    if handle:
+        backend_of(job.key).remove(handle)
     return None
 
 
@@ -111,8 +118,9 @@ def destroy_key(job: Job) -> Made:
     ):
         raise Conflict("The key is not waiting for this destruction.")
     backend = backend_of(key)
-    for version in key.versions.exclude(state__in=GONE):
-        destroy_material(backend, version)
+    living = key.versions.exclude(state__in=GONE).order_by("number")
+    handles = [_handle_of(backend, key, version) for version in living]
+    backend.destroy_all([handle for handle in handles if handle])
     return None
 
 
@@ -122,8 +130,19 @@ def destroy_version(job: Job) -> Made:
     waiting = version.condition == Condition.PENDING_DESTRUCTION and version.destroy_at is not None
     if not waiting or clock.database_now() < version.destroy_at:  # type: ignore[operator]
         raise Conflict("The version is not waiting for this destruction.")
-    destroy_material(backend_of(job.key), version)
+    destroy_material(backend_of(job.key), job.key, version)
     return None
+
+
+def align(job: Job) -> Made:
+    """Bring the store in line with what the console believes of the key now."""
+    check_votes(job)
+    wanted = beliefs.wanted(job.key)
+    if wanted.provider_managed:
+        raise Conflict("The provider manages this key; nothing of it is changed from here.")
+    if wanted.versions:
+        backend_of(job.key).conform(wanted)
+    return {"digest": beliefs.digest(wanted)}
 
 
 HANDLERS: dict[JobKind, Callable[[Job], Made]] = {
@@ -131,6 +150,7 @@ HANDLERS: dict[JobKind, Callable[[Job], Made]] = {
     JobKind.ROTATE: make_version,
     JobKind.PREPARE: make_version,
     JobKind.IMPORT: adopt_import,
+    JobKind.ALIGN: align,
     JobKind.REMOVE_MATERIAL: remove_material,
     JobKind.DESTROY: destroy_key,
     JobKind.DESTROY_VERSION: destroy_version,
@@ -145,7 +165,7 @@ def take_back(job: Job) -> None:
     begun = version.condition == Condition.CREATING
     returning = job.kind == JobKind.IMPORT and version.condition == Condition.UNAVAILABLE
     if begun or returning:
-        destroy_material(backend_of(job.key), version)
+        destroy_material(backend_of(job.key), job.key, version)
 
 
 def version_of(job: Job) -> KeyVersion:
@@ -159,14 +179,18 @@ def _check_wanted(version: KeyVersion) -> None:
         raise Conflict("The version is no longer wanted.")
 
 
-def destroy_material(backend: Backend, version: KeyVersion) -> None:
+def destroy_material(backend: Backend, key: Key, version: KeyVersion) -> None:
     """Destroy by handle, and by label where a crash left the handle unwritten."""
-    handle = version.handle
-    if not handle:
-        found = backend.find(version.id)
-        handle = found.handle if found else ""
+    handle = _handle_of(backend, key, version)
     if handle:
         backend.destroy(handle)
+
+
+def _handle_of(backend: Backend, key: Key, version: KeyVersion) -> str:
+    if version.handle:
+        return version.handle
+    found = backend.find(version.id, beliefs.parent(key))
+    return found.handle if found else ""
 
 
 def check_votes(job: Job) -> None:

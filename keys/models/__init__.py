@@ -3,6 +3,8 @@
 from keys.models.access import Credential, Grant, Installation, Principal
 from keys.models.approval import Approval, Vote
 from keys.models.classification import Classification
+from keys.models.discovery import FoundKey, Listing
+from keys.models.drift import Drift, StoreView
 from keys.models.imports import Ceremony, Custodian, ImportTicket
 from keys.models.job import Heartbeat, Job
 from keys.models.key import Key, KeyVersion, MessageCount
@@ -14,6 +16,8 @@ __all__ = [
     "Classification",
     "Credential",
     "Custodian",
+    "Drift",
+    "FoundKey",
     "Grant",
     "Heartbeat",
     "ImportTicket",
@@ -22,7 +26,9 @@ __all__ = [
     "Key",
     "KeyStore",
     "KeyVersion",
+    "Listing",
     "MessageCount",
     "Principal",
+    "StoreView",
     "Vote",
 ]

@@ -13,6 +13,7 @@ class JobKind(models.TextChoices):
     ROTATE = "rotate", "Rotate"
     PREPARE = "prepare", "Prepare the next version"
     IMPORT = "import", "Import material"
+    ALIGN = "align", "Bring the key store in line"
     REMOVE_MATERIAL = "remove_material", "Remove imported material"
     DESTROY = "destroy", "Destroy key"
     DESTROY_VERSION = "destroy_version", "Destroy version"

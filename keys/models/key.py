@@ -48,6 +48,8 @@ class Key(models.Model):
     state = models.CharField(max_length=24, choices=KeyState.choices)
     # Decided when the key is made, and never again: whether its material may leave, by votes.
     exportable = models.BooleanField(default=False)
+    # Whether it was there before the console: found in its store, and taken over as it was.
+    adopted = models.BooleanField(default=False)
     # How many days ahead of a rotation the next version is made and published; null: it is not.
     publish_days = models.PositiveSmallIntegerField(null=True, blank=True)
     # This key's own period, shorter than its classification's, or null.

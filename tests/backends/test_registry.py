@@ -30,7 +30,14 @@ def forgotten() -> Iterator[None]:
 
 def test_every_kind_has_a_label_help_and_a_class_of_that_name() -> None:
     kinds = registry.kinds()
-    assert [kind.name for kind in kinds] == ["software", "pkcs11"]
+    assert [kind.name for kind in kinds] == [
+        "software",
+        "pkcs11",
+        "aws",
+        "azure",
+        "gcp",
+        "vault",
+    ]
     for kind in kinds:
         assert kind.label
         assert kind.help

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from keys.algorithms import Usage
 from keys.backends import registry
-from keys.backends.base import Material, Protection
+from keys.backends.base import Material, Parent, Protection
 from keys.backends.registry import Kind
 from keys.backends.software.backend import SoftwareBackend
 from keys.secret import Secret
@@ -38,9 +38,10 @@ class WatchedBackend(SoftwareBackend):
         *,
         usage: Usage | None = None,
         exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         self._at("before generate")
-        made = super().generate(label, spec, usage=usage, exportable=exportable)
+        made = super().generate(label, spec, usage=usage, exportable=exportable, parent=parent)
         self._at("after generate")
         return made
 
@@ -52,9 +53,12 @@ class WatchedBackend(SoftwareBackend):
         *,
         usage: Usage | None = None,
         exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         self._at("before import")
-        made = super().import_material(label, spec, material, usage=usage, exportable=exportable)
+        made = super().import_material(
+            label, spec, material, usage=usage, exportable=exportable, parent=parent
+        )
         self._at("after import")
         return made
 

@@ -95,6 +95,14 @@ MAY: dict[Action, frozenset[Role]] = {
         [Action.CHANGE_PASSWORD, Action.SIGN_IN, Action.SIGN_OUT], frozenset({O, A, U})
     ),
     Action.CHECK_KEY_STORE: frozenset({A, O, S, P}),
+    Action.DISCOVER_KEYS: frozenset({A, O, P}),
+    Action.ADOPT_KEY: frozenset({O, P}),
+    Action.CHECK_DRIFT: frozenset({A, O, U, S, P}),
+    **dict.fromkeys(
+        [Action.ACCEPT_DRIFT, Action.REPAIR_DRIFT, Action.REVERT_DRIFT], frozenset({O})
+    ),
+    Action.ALIGN_KEY: frozenset({S}),
+    **dict.fromkeys([Action.HOLD_ROOT_KEY, Action.ROTATE_ROOT_KEY], frozenset({A, P})),
     Action.SET_UP: frozenset({P}),
     **dict.fromkeys(
         [
@@ -104,6 +112,7 @@ MAY: dict[Action, frozenset[Role]] = {
             Action.READ_APPROVALS,
             Action.READ_JOBS,
             Action.READ_KEY_STORES,
+            Action.READ_DRIFT,
         ],
         EVERYBODY,
     ),

@@ -14,7 +14,15 @@ from typing import Any, ClassVar, NoReturn
 
 from keys.algorithms import Algorithm, MessageType, Usage
 from keys.backends import materials
-from keys.backends.base import Backend, Capabilities, Health, Material, NoMaterial, Protection
+from keys.backends.base import (
+    Backend,
+    Capabilities,
+    Health,
+    Material,
+    NoMaterial,
+    Parent,
+    Protection,
+)
 from keys.backends.pkcs11 import acts, checking, mechanisms, objects
 from keys.backends.pkcs11.configuration import read
 from keys.backends.pkcs11.connection import Connection
@@ -87,7 +95,13 @@ class Pkcs11Backend(Backend):
     # --- a version's life
 
     def generate(
-        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+        self,
+        label: uuid.UUID,
+        spec: str,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         _check_stays(exportable)
         row, purpose = self._keyring.offered(spec, usage)
@@ -105,7 +119,7 @@ class Pkcs11Backend(Backend):
                 )
             return self._described(label, found)
 
-    def find(self, label: uuid.UUID) -> Material | None:
+    def find(self, label: uuid.UUID, parent: Parent | None = None) -> Material | None:
         with self._connection().managing() as session:
             found = self._keyring.complete(session, label)
             return None if found is None else self._described(label, found)
@@ -118,6 +132,7 @@ class Pkcs11Backend(Backend):
         *,
         usage: Usage | None = None,
         exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         _check_stays(exportable)
         row, purpose = self._keyring.offered(spec, usage)

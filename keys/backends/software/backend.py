@@ -24,7 +24,15 @@ from django.db import Error as DatabaseError
 from keys import sealing
 from keys.algorithms import SPECS, Algorithm, Family, KeySpec, MessageType, Usage
 from keys.backends import materials
-from keys.backends.base import Backend, Capabilities, Health, Material, NoMaterial, Protection
+from keys.backends.base import (
+    Backend,
+    Capabilities,
+    Health,
+    Material,
+    NoMaterial,
+    Parent,
+    Protection,
+)
 from keys.backends.software import symmetric
 from keys.backends.software.models import WrappedMaterial
 from keys.errors import (
@@ -146,7 +154,13 @@ class SoftwareBackend(Backend):
     # --- a version's life
 
     def generate(
-        self, label: uuid.UUID, spec: str, *, usage: Usage | None = None, exportable: bool = False
+        self,
+        label: uuid.UUID,
+        spec: str,
+        *,
+        usage: Usage | None = None,
+        exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         row = _offered(spec, usage)
         existing = self._row(label)
@@ -155,7 +169,7 @@ class SoftwareBackend(Backend):
         _check_same(existing, spec, exportable)
         return _material(existing)
 
-    def find(self, label: uuid.UUID) -> Material | None:
+    def find(self, label: uuid.UUID, parent: Parent | None = None) -> Material | None:
         existing = self._row(label)
         return None if existing is None else _material(existing)
 
@@ -167,6 +181,7 @@ class SoftwareBackend(Backend):
         *,
         usage: Usage | None = None,
         exportable: bool = False,
+        parent: Parent | None = None,
     ) -> Material:
         row = _offered(spec, usage)
         key: bytes | pairs.PrivateKey = (
@@ -298,11 +313,13 @@ class SoftwareBackend(Backend):
         check_value, public_key = _described(spec, key)
         secret = Secret(key if isinstance(key, bytes) else pairs.private_der(key))
         purpose = _purpose(self._store_id, spec.name, exportable)
+        sealed = sealing.seal(purpose, label, secret)
         row = WrappedMaterial(
             label=label,
             store_id=self._store_id,
             spec=spec.name,
-            wrapped=sealing.seal(purpose, label, secret),
+            wrapped=sealed,
+            root_id=sealing.sealed_under(sealed),
             check_value=check_value,
             public_key=public_key,
             exportable=exportable,

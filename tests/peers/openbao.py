@@ -1,0 +1,3 @@
+"""A real OpenBao server."""
+
+from __future__ import annotations
