@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 APART = KMS_DATA="$(CURDIR)/build/data" KMS_ROOT_KEY_PATH="$(CURDIR)/build/root-key"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-exhaustive check lock clean
+.PHONY: help setup run test test-exhaustive peers check lock clean
 
 help: ## list the targets
 	@echo "KMS Console"
@@ -35,6 +35,10 @@ test: $(VENV)/.development ## run the tests (ARGS='-k word')
 test-exhaustive: $(VENV)/.development ## run every test, those that take long too
 	@exec env $(APART) $(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
+peers: $(VENV)/.development ## build and fetch the servers that key stores are tested against
+	$(BIN)/python -m tests.peers.aws
+	$(BIN)/python -m tests.peers.openbao
+
 check: $(VENV)/.development ## lint, format, types, migrations, deployment checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +49,9 @@ check: $(VENV)/.development ## lint, format, types, migrations, deployment check
 lock: $(VENV)/.development ## resolve the dependencies anew and pin them with their hashes
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) --extra post-quantum pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCKED) -c requirements-dev.lock --extra post-quantum $(STORES) pyproject.toml -o requirements-stores.lock
 
+STORES = --extra aws --extra azure --extra gcp --extra vault
 LOCKED = --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 clean: ## remove .venv and what the checks left (never the data in ./var)

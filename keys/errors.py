@@ -115,7 +115,7 @@ class BackendUnavailable(Unavailable):
 class Throttled(BackendUnavailable):
     """The key store asks for fewer calls. `retry_after`: seconds that it asked to wait, or None."""
 
-    code, title = "throttled", "The key store asks for fewer calls"
+    code, title = "backend_throttled", "The key store asks for fewer calls"
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None, **extra: Any) -> None:
         super().__init__(detail, **extra)
@@ -129,11 +129,13 @@ class BackendRefused(BackendUnavailable):
 
 
 class StillWaiting(BackendUnavailable):
-    """The key store does it at a date of its own, `until`; the job waits as long."""
+    """The key store does it at a date of its own; the job waits as long. `until`: None where it doesn't say."""
 
     code, title = "still_waiting", "The key store has a date of its own for this"
 
-    def __init__(self, detail: str = "", *, until: datetime, **extra: Any) -> None:
+    def __init__(
+        self, detail: str = "", *, until: datetime | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail, **extra)
         self.until = until
 

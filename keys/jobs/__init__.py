@@ -223,7 +223,7 @@ def _put_back(job: Job, error: KeyServiceError) -> None:
 def _asked_to_wait(error: KeyServiceError) -> int:
     """Return the seconds that a store itself asked to wait, at most a day."""
     seconds = 0.0
-    if isinstance(error, StillWaiting):
+    if isinstance(error, StillWaiting) and error.until is not None:
         seconds = (error.until - clock.now()).total_seconds()
     elif isinstance(error, Throttled):
         seconds = error.retry_after or 0.0

@@ -105,21 +105,26 @@ def furnished(house: House) -> Furnished:
     return furnish(house)
 
 
+@pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(("username", "names"), READING.items())
 def test_no_query_breaks_a_page(
-    username: str, names: tuple[str, ...], furnished: Furnished
+    username: str, names: tuple[str, ...], share: int, furnished: Furnished
 ) -> None:
     client = signed_in_client(username)
-    for name, query in itertools.product(names, QUERIES):
+    for place, (name, query) in enumerate(itertools.product(names, QUERIES)):
+        if (place // len(QUERIES) + place) % share:
+            continue
         answer = client.get(furnished.addresses[name].partition("?")[0] + query)
         assert answer.status_code < 500, (name, query)
         assert answer.status_code in (200, 302, 400, 403, 404, 409), (name, query)
 
 
+@pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("username", ["olga", "ada"])
 def test_no_form_value_breaks_a_page_or_leaves_anything_behind(
-    username: str, furnished: Furnished
+    username: str, share: int, furnished: Furnished
 ) -> None:
+    """Every form meets every fourth value, each a different fourth; then every form every value."""
     client = signed_in_client(username)
     before = rows()
     changing = {
@@ -129,7 +134,11 @@ def test_no_form_value_breaks_a_page_or_leaves_anything_behind(
     # What the role may not do at all, the gate refuses before it looks at any value.
     changing = {n: a for n, a in changing.items() if client.get(a).status_code != 403}
     assert len(changing) > 10
-    for (name, address), value in itertools.product(changing.items(), VALUES):
+    for place, ((name, address), (turn, value)) in enumerate(
+        itertools.product(changing.items(), enumerate(VALUES))
+    ):
+        if (place // len(VALUES) + turn) % share:
+            continue
         # Without a reason, so that nothing that happens to be valid is carried out.
         answer = client.post(address, dict.fromkeys(FIELDS, value))
         assert answer.status_code < 500, (name, value)

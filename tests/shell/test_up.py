@@ -149,8 +149,8 @@ def test_a_lost_root_key_is_asked_for_and_not_replaced(tmp_path: Path) -> None:
     with connection:
         connection.execute(
             "INSERT INTO software_wrappedmaterial "
-            "(label, store_id, spec, wrapped, check_value, created_at, exportable) "
-            "VALUES ('00', '00', 'aes-256', x'00', '', '2026-01-01', 0)"
+            "(label, store_id, spec, wrapped, root_id, check_value, created_at, exportable) "
+            "VALUES ('00', '00', 'aes-256', x'00', '', '', '2026-01-01', 0)"
         )
     connection.close()
     ended = prepare(tmp_path)
