@@ -15,8 +15,10 @@ from typing import Any
 from django.apps.config import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DatabaseError
 
 from keys import sealing
+from keys.errors import Unavailable
 
 _BESIDE = "The root key lies in the same folder as the database of the material it wraps."
 _BESIDE_HINT = (
@@ -56,6 +58,34 @@ def root_key_private(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
             f"The root key at {path} has mode {mode:04o}: others can read it.",
             hint=f"Run: chmod 600 {path}",
             id="keys.W002",
+        )
+    ]
+
+
+@register(Tags.database)
+def root_key_left_behind(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn where a key store holds the root key, and it still lies here too (keys.W003).
+
+    Only where that database is looked at: `manage.py check --database material`.
+    """
+    from keys.root_keys import rows, standing  # here: most commands never need them
+
+    if rows.alias() not in (databases or ()):
+        return []
+    try:
+        left = standing().file_to_remove
+    except (Unavailable, DatabaseError):
+        return []  # not migrated yet, or away: using it tells
+    if not left:
+        return []
+    where = sealing.where()
+    return [
+        Warning(
+            f"A key store holds the root key, and {where} still has one that nothing needs.",
+            hint=f"Keep a copy where you keep recovery keys, then remove {where} from every host.",
+            id="keys.W003",
         )
     ]
 

@@ -16,6 +16,8 @@ ROTATE = "keys.rotate"
 PUBLISH = "keys.publish"
 RUN_JOBS = "keys.run_jobs"
 EXECUTE_REQUESTS = "keys.execute_requests"
+LIST_KEYS = "keys.list_keys"
+CHECK_DRIFT = "keys.check_drift"
 
 
 def send(task: str, ids: Sequence[str]) -> bool:

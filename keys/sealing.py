@@ -1,7 +1,8 @@
-"""Secrets at rest: sealed under the root key, which lives outside every database.
+"""Secrets at rest: sealed under a root key, which lives outside every database.
 
-The root key is 32 bytes, from the variable KMS_ROOT_KEY (base64, or 64 hexadecimal digits) or
-from the file that settings.ROOT_KEY_FILE names. A sealed blob is
+A root key is 32 bytes, from the variable KMS_ROOT_KEY (base64, or 64 hexadecimal digits) or from
+the file that settings.ROOT_KEY_FILE names; or a key store holds it (keys.root_keys, which says
+which one seals). A sealed blob is
 
     format (1 byte, 0x01) || root key id (8) || XAES-256-GCM nonce (24) || ciphertext || tag (16)
 
@@ -39,7 +40,10 @@ def root_key_file() -> Path:
 
 
 def root_key() -> Secret:
-    """Return the root key. Raises Unavailable, saying what to do, where there is no safe one."""
+    """Return the root key of the variable or the file.
+
+    Raises Unavailable, saying what to do, where there is no safe one.
+    """
     written = os.environ.get(VARIABLE)
     if written is not None:
         return _decoded(written, f"The variable {VARIABLE}")
@@ -60,6 +64,11 @@ def root_key() -> Secret:
             f"The root key at {path} has mode {mode:04o}: others can read it. Run: chmod 600 {path}"
         )
     return _decoded(content.decode("ascii", "replace"), f"The file {path}")
+
+
+def where() -> str:
+    """Return where a root key of this host's own is, in words: the variable, else the file."""
+    return f"the variable {VARIABLE}" if VARIABLE in os.environ else f"the file {root_key_file()}"
 
 
 def root_key_exists() -> bool:
@@ -105,22 +114,30 @@ def sealed_under(sealed: bytes) -> str:
     return sealed[len(FORMAT) : _HEADER].hex()
 
 
-def seal(purpose: str, label: uuid.UUID, secret: Secret) -> bytes:
-    """Return `secret` encrypted under the root key, bound to `purpose` and `label`."""
-    key = root_key()
+def seal(purpose: str, label: uuid.UUID, secret: Secret, key: Secret | None = None) -> bytes:
+    """Return `secret` encrypted under a root key, bound to `purpose` and `label`.
+
+    `key`: the root key; the variable's or the file's where left out.
+    """
+    key = key or root_key()
     header = FORMAT + root_key_id(key)
     return header + Xaes(key.reveal()).encrypt(secret.reveal(), _aad(header, purpose, label))
 
 
-def unseal(purpose: str, label: uuid.UUID, sealed: bytes) -> Secret:
+def check_form(sealed: bytes) -> None:
+    """Raise BackendError for what can't be a sealed blob."""
+    if len(sealed) < _SHORTEST or sealed[:1] != FORMAT:
+        raise BackendError("A sealed secret has an unknown format.")
+
+
+def unseal(purpose: str, label: uuid.UUID, sealed: bytes, key: Secret | None = None) -> Secret:
     """Undo seal().
 
     Raises Unavailable where another root key sealed it (the right one may be brought back), and
     BackendError where it was changed or belongs to another purpose or label.
     """
-    if len(sealed) < _SHORTEST or sealed[:1] != FORMAT:
-        raise BackendError("A sealed secret has an unknown format.")
-    key = root_key()
+    check_form(sealed)
+    key = key or root_key()
     header, own = sealed[:_HEADER], root_key_id(key)
     if header[1:] != own:
         raise Unavailable(

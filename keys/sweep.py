@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef
 
 from audit import writer
-from keys import approvals, clock, jobs, queries
+from keys import approvals, clock, discovery, jobs, queries
 from keys import due as dates
 from keys.actions import Action
 from keys.administration import expire_request, prepare_version, rotate_key
+from keys.administration.drift import keep_watch
 from keys.administration.votes import staleness
-from keys.errors import KeyServiceError, PendingApproval
+from keys.drift import noting
+from keys.errors import BackendRefused, BackendUnavailable, KeyServiceError, PendingApproval
 from keys.imports import tidying as importing
-from keys.models import Approval, Heartbeat
+from keys.models import Approval, Heartbeat, Key, StoreView
 from keys.models.approval import ApprovalState
 from keys.models.key import Origin
 from keys.services import scheduler
+from keys.states import KeyState
 
 logger = logging.getLogger(__name__)
 CHUNK = 100
@@ -42,10 +45,13 @@ class Due:
     publications: list[uuid.UUID]
     jobs: list[uuid.UUID]
     requests: list[uuid.UUID]
+    listings: list[uuid.UUID]
+    looks: list[uuid.UUID]
 
 
 def due(limit: int = 10_000) -> Due:
-    """Return what is due: keys to rotate, next versions to publish, jobs to run, approved requests."""
+    """Return what is due: keys to rotate, next versions to publish, jobs to run, approved requests,
+    key stores to walk through, keys to compare with their stores."""
     by_requester = [action for action in Action if action.row.by_requester]
     approved = Approval.objects.filter(state=ApprovalState.APPROVED).exclude(
         action__in=by_requester
@@ -55,6 +61,8 @@ def due(limit: int = 10_000) -> Due:
         publications_due(limit),
         jobs.due(limit),
         list(approved.values_list("id", flat=True)[:limit]),
+        discovery.due(limit),
+        looks_due(limit),
     )
 
 
@@ -84,6 +92,15 @@ def publications_due(limit: int, among: Collection[uuid.UUID] | None = None) -> 
     return list(keys.order_by("rotate_at").values_list("id", flat=True)[:limit])
 
 
+def looks_due(limit: int, among: Collection[uuid.UUID] | None = None) -> list[uuid.UUID]:
+    """Return keys (of those named) that are to be compared with their stores now; stores in use only."""
+    views = StoreView.objects.filter(look_at__lte=clock.now(), key__key_store__enabled=True)
+    views = views.exclude(key__state=KeyState.DESTROYED)
+    if among is not None:
+        views = views.filter(pk__in=among)
+    return list(views.order_by("look_at").values_list("key_id", flat=True)[:limit])
+
+
 def rotate(keys: Iterable[uuid.UUID]) -> int:
     """Rotate keys that are due; return how many. One that fails is told in its entry and doesn't stop the rest."""
     return _each(keys, rotations_due, lambda key: rotate_key(scheduler(), key, reason="due"))
@@ -94,6 +111,35 @@ def publish(keys: Iterable[uuid.UUID]) -> int:
     return _each(
         keys, publications_due, lambda key: prepare_version(scheduler(), key, reason="due")
     )
+
+
+def compare(keys: Iterable[uuid.UUID]) -> int:
+    """Compare keys with their stores; return how many. A store that is away is asked once, not for each."""
+    rows = Key.objects.filter(pk__in=list(keys)).select_related("classification", "key_store")
+    by_store: dict[uuid.UUID, list[Key]] = {}
+    for key in rows.order_by("key_store", "id"):
+        by_store.setdefault(key.key_store_id, []).append(key)
+    return sum(_compare_in_one_store(together) for together in by_store.values())
+
+
+def _compare_in_one_store(keys: list[Key]) -> int:
+    done = 0
+    for index, key in enumerate(keys):
+        if not looks_due(1, [key.id]):
+            continue  # another worker was quicker
+        try:
+            keep_watch(key)
+            done += 1
+        except BackendRefused as error:
+            # It may be this key's own policy that keeps the console out.
+            logger.warning("A key store refuses to show a key: %s", error.code)
+        except BackendUnavailable as error:
+            noting.note_trouble(keys[index:], error)
+            logger.warning("A key store can't be compared with now: %s", error.code)
+            break
+        except KeyServiceError as error:
+            logger.warning("A key could not be compared with its store: %s", error.code)
+    return done
 
 
 def _each(
@@ -131,6 +177,7 @@ def tidy() -> None:
                 logger.warning("A request could not be closed: %s", error.code)
     queries.check_key_stores()
     importing.tidy()
+    noting.tidy()
     writer.prune_changes(KEEP_CHANGES)
 
 

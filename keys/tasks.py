@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task
 
-from keys import jobs, names, queue, sweep
+from keys import discovery, jobs, names, queue, sweep
 from keys.administration import execute
 
 
@@ -25,6 +25,10 @@ def sweep_all() -> None:
         queue.send(queue.PUBLISH, chunk)
     for chunk in _chunks(due.jobs):
         queue.send(queue.RUN_JOBS, chunk)
+    for listing in due.listings:  # each is long by itself
+        queue.send(queue.LIST_KEYS, [str(listing)])
+    for chunk in _chunks(due.looks):
+        queue.send(queue.CHECK_DRIFT, chunk)
     sweep.tidy()
 
 
@@ -48,6 +52,22 @@ def run_jobs(ids: list[str]) -> None:
     for job in _uuids(ids):
         if jobs.is_due(job):
             jobs.run(job)
+
+
+@shared_task(name=queue.LIST_KEYS)
+def list_keys(ids: list[str]) -> None:
+    """Walk on through the key stores of those of these listings that are due."""
+    free = discovery.due()
+    for listing in _uuids(ids):
+        if listing in free:
+            discovery.run(listing)
+
+
+@shared_task(name=queue.CHECK_DRIFT)
+def check_drift(ids: list[str]) -> None:
+    """Compare those of these keys that are due with their stores."""
+    wanted = _uuids(ids)[: sweep.CHUNK]
+    sweep.compare(sweep.looks_due(sweep.CHUNK, among=wanted))
 
 
 @shared_task(name=queue.EXECUTE_REQUESTS)

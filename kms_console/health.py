@@ -24,7 +24,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from audit import writer
-from keys import queries, sealing
+from keys import queries, root_keys
+from keys.backends.breaker import broken_circuits
+from keys.errors import BackendUnavailable
 from kms_console.databases import MATERIAL_DATABASE
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,11 @@ def _log() -> None:
 
 
 def _root_key() -> None:
-    sealing.root_key()
+    try:
+        root_keys.check_ready()
+    except BackendUnavailable as error:
+        log.info("The root key can't be opened: %s", error.detail)
+        raise Trouble("The key store that holds it can't be reached.") from None
 
 
 def _broker() -> None:
@@ -139,6 +145,9 @@ def _key_stores() -> None:
     if failed:
         log.warning("Key stores that can't be reached: %s", ", ".join(failed))
         raise Trouble(f"{len(failed)} of {len(stores)} can't be reached.")
+    # The worker looked at them last; this process may know better since.
+    if broken := broken_circuits():
+        raise Trouble(f"{broken} failed again and again; no call is sent there for a while.")
 
 
 CHECKS = (

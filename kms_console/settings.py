@@ -167,6 +167,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
 REDIS_URL = environment.text("REDIS_URL", environment.broker_url(DATA_DIR))
 SWEEP_SECONDS = environment.number("KMS_SWEEP_SECONDS", 30, 1)
 JOB_LEASE_SECONDS = environment.number("KMS_JOB_LEASE_SECONDS", 120, 1)
+# How often a key is compared with its store, where the store keeps states of its own.
+DRIFT_SECONDS = environment.number("KMS_DRIFT_SECONDS", 3600, 1)
 BACKEND_TIMEOUT_SECONDS = environment.number("KMS_BACKEND_TIMEOUT_SECONDS", 30, 1)
 # A PKCS#11 module is native code that runs in this process: only from folders that root owns.
 PKCS11_MODULE_FOLDERS = environment.words(
@@ -210,5 +212,9 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": environment.text("LOG_LEVEL", "INFO")},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        # The vendors' libraries tell of every request, with its address and headers.
+        **{name: {"level": "WARNING"} for name in ("azure", "botocore", "google", "urllib3")},
+    },
 }

@@ -18,6 +18,14 @@ from keys.administration.ceremonies import (
     enter_component,
     open_ceremony,
 )
+from keys.administration.discovery import adopt_key, discover_keys
+from keys.administration.drift import (
+    accept_drift,
+    check_drift,
+    repair_drift,
+    revert_drift,
+    ways,
+)
 from keys.administration.exports import Exported, export_key
 from keys.administration.house import (
     check_key_store,
@@ -58,10 +66,13 @@ from keys.administration.votes import execute, expire_request, vote, withdraw_re
 __all__ = [
     "Exported",
     "ImportParameters",
+    "accept_drift",
+    "adopt_key",
     "appoint_officer",
     "cancel_destruction",
     "cancel_version_destruction",
     "change_password",
+    "check_drift",
     "check_key_store",
     "close_ceremony",
     "confirm_ceremony",
@@ -74,6 +85,7 @@ __all__ = [
     "deactivate_principal",
     "delete_material",
     "disable_key",
+    "discover_keys",
     "dismiss_officer",
     "enable_key",
     "enter_component",
@@ -86,7 +98,9 @@ __all__ = [
     "open_ceremony",
     "pause_rotation",
     "prepare_version",
+    "repair_drift",
     "resume_rotation",
+    "revert_drift",
     "revoke_credential",
     "revoke_grant",
     "rotate_key",
@@ -97,5 +111,6 @@ __all__ = [
     "update_key",
     "update_key_store",
     "vote",
+    "ways",
     "withdraw_request",
 ]

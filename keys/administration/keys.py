@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from keys.actions import Action
 from keys.administration.intents import add_job, bring_in_line, check_ours, intend, settled
 from keys.algorithms import ALGORITHMS, SPECS, KeySpec
 from keys.backends import registry
-from keys.backends.base import Protection
+from keys.backends.base import Capabilities, Protection
 from keys.errors import AlreadyExists, Invalid, StateForbids, Unsupported
 from keys.gate.changes import Change
 from keys.models import Classification, Key, KeyStore
@@ -22,32 +23,17 @@ from keys.states import KeyState
 
 def _choose_algorithm(change: Change[Classification], arguments: dict[str, Any]) -> None:
     """Ask the store, before any transaction is open, what it can do for such a key."""
-    spec, store = _policy_allows(change.row, arguments["spec"], arguments["key_store"])
+    spec = allowed_spec(change.row, arguments["spec"])
+    store = allowed_store(change.row, arguments["key_store"])
     imported = _imported(arguments["origin"])
     usage = parameters.one_of(arguments["usage"] or spec.usages[0], "usage", spec.usages)
     capabilities = stores.backend(stores.facts(store)).capabilities()
-    every = capabilities.algorithms.get(spec.name, ())
-    if not every or (imported and spec.name not in capabilities.imports):
-        able = sorted(capabilities.imports if imported else capabilities.algorithms)
-        raise Unsupported(
-            f"{store.title} can't do {spec.label} here. It can do: {', '.join(able)}.", field="spec"
-        )
-    offered = spec.algorithms_for(usage, every)
-    if not offered:
-        purposes = sorted({one for name in every for one in ALGORITHMS[name].usages})
-        raise Unsupported(
-            f"{store.title} has {spec.label} keys only for: {', '.join(purposes)}.", field="usage"
-        )
+    if imported and spec.name not in capabilities.imports:
+        raise _cant(store, spec, capabilities.imports)
     if arguments["exportable"] and spec.name not in capabilities.exports:
         raise Unsupported(f"Nothing leaves {store.title}.", field="exportable")
-    modern = [name for name in offered if not ALGORITHMS[name].legacy]
-    if not arguments["algorithm"] and not modern:
-        raise Invalid(
-            f"{store.title} has only {', '.join(offered)} for this, which is for old peers: name it.",
-            field="algorithm",
-        )
-    wanted = arguments["algorithm"] or modern[0]
-    arguments["algorithm"] = parameters.one_of(wanted, "algorithm", offered)
+    wanted = arguments["algorithm"]
+    arguments["algorithm"] = allowed_algorithm(store, spec, usage, wanted, capabilities)
     arguments["usage"] = usage
 
 
@@ -78,9 +64,9 @@ def create_key(
     the store can't be reached any more, the key is there and its job is tried again until it can.
     Raises Invalid, Unsupported, AlreadyExists or BackendUnavailable.
     """
-    row, store = _policy_allows(change.row, spec, key_store)
+    row, store = allowed_spec(change.row, spec), allowed_store(change.row, key_store)
     shown = names.display_name(name)
-    chosen = names.slug(alias or _alias_from(shown))
+    chosen = names.slug(alias or alias_from(shown))
     if Key.objects.filter(alias=chosen).exists():
         raise AlreadyExists(f"There is a key {chosen} already.", field="alias")
     imported = _imported(origin)
@@ -100,7 +86,7 @@ def create_key(
         publish_days=_published(publish_days, row, rotation_days, change.row),
         model=_model(store, imported),
         state=KeyState.PENDING_IMPORT if imported else KeyState.ENABLED,
-        rotation_days=_own_period(rotation_days, change.row),
+        rotation_days=own_period(rotation_days, change.row),
         created_at=change.now,
         created_by_id=change.caller.principal_id,
     )
@@ -194,7 +180,10 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
     if key.state != KeyState.PENDING_DESTRUCTION:
         raise StateForbids("The key is not waiting for destruction.")
     jobs.cancel(key, JobKind.DESTROY, 0, change.now)
-    waits = key.origin == Origin.IMPORTED and not key.versions.exclude(check_value="").exists()
+    waits = (
+        key.origin == Origin.IMPORTED
+        and not key.versions.exclude(check_value="", handle="").exists()
+    )
     lifecycle.move_key(key, KeyState.PENDING_IMPORT if waits else KeyState.DISABLED)
     change.touch("key", key.id)
     bring_in_line(change, key)
@@ -204,14 +193,44 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
 # --- the parts
 
 
-def _policy_allows(
-    classification: Classification, spec: Any, key_store: Any
-) -> tuple[KeySpec, KeyStore]:
-    """Return spec and store where the classification allows both. Raises Invalid, naming what it allows."""
+def allowed_spec(classification: Classification, spec: Any) -> KeySpec:
+    """Return a spec that the classification allows. Raises Invalid, naming those that it does."""
     parameters.one_of(spec, "spec", SPECS)
     if spec not in classification.allowed_specs:
         allowed = ", ".join(sorted(classification.allowed_specs))
         raise Invalid(f"{classification.title} allows these specs: {allowed}.", field="spec")
+    return SPECS[spec]
+
+
+def allowed_algorithm(
+    store: KeyStore, spec: KeySpec, usage: str, wanted: Any, capabilities: Capabilities
+) -> str:
+    """Return `wanted`, or the store's default for the spec and purpose. Raises Unsupported, Invalid."""
+    every = capabilities.algorithms.get(spec.name, ())
+    if not every:
+        raise _cant(store, spec, capabilities.algorithms)
+    offered = spec.algorithms_for(usage, every)
+    if not offered:
+        purposes = sorted({one for name in every for one in ALGORITHMS[name].usages})
+        raise Unsupported(
+            f"{store.title} has {spec.label} keys only for: {', '.join(purposes)}.", field="usage"
+        )
+    modern = [name for name in offered if not ALGORITHMS[name].legacy]
+    if not wanted and not modern:
+        raise Invalid(
+            f"{store.title} has only {', '.join(offered)} for this, which is for old peers: name it.",
+            field="algorithm",
+        )
+    return parameters.one_of(wanted or modern[0], "algorithm", offered)
+
+
+def _cant(store: KeyStore, spec: KeySpec, able: Iterable[str]) -> Unsupported:
+    can = ", ".join(sorted(able))
+    return Unsupported(f"{store.title} can't do {spec.label} here. It can do: {can}.", field="spec")
+
+
+def allowed_store(classification: Classification, key_store: Any) -> KeyStore:
+    """Return a key store that the classification allows. Raises Invalid, naming those that it does."""
     stores = list(classification.key_stores.all())
     if not isinstance(key_store, str):
         raise Invalid("key_store must be text.", field="key_store")
@@ -230,20 +249,20 @@ def _policy_allows(
         raise Invalid(
             f"{store.title} protects less than {classification.title} asks for.", field="key_store"
         )
-    return SPECS[spec], store
+    return store
 
 
 def _imported(origin: Any) -> bool:
     return parameters.one_of(origin, "origin", Origin.values) == Origin.IMPORTED
 
 
-def _alias_from(name: str) -> str:
+def alias_from(name: str) -> str:
     return "-".join(
         "".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split()
     )
 
 
-def _own_period(days: Any, classification: Classification) -> int | None:
+def own_period(days: Any, classification: Classification) -> int | None:
     """A key may rotate more often than its classification asks, never less."""
     return parameters.whole_or_none(days, "rotation_days", 1, classification.rotation_days)
 
@@ -263,7 +282,7 @@ def _published(
         return None
     if not spec.asymmetric:
         raise Invalid(f"{spec.label} keys have nothing to publish.", field="publish_days")
-    period = _own_period(rotation_days, classification) or classification.rotation_days
+    period = own_period(rotation_days, classification) or classification.rotation_days
     return parameters.whole(days, "publish_days", 1, max(1, period - 1))
 
 

@@ -162,6 +162,9 @@ def function_for(action: Action) -> Callable[..., Any]:
         Action.CREATE_GRANT: a.create_grant,
         Action.APPOINT_OFFICER: a.appoint_officer,
         Action.DISMISS_OFFICER: a.dismiss_officer,
+        Action.ACCEPT_DRIFT: a.accept_drift,
+        Action.REVERT_DRIFT: a.revert_drift,
+        Action.REPAIR_DRIFT: a.repair_drift,
     }
     return functions[action]
 

@@ -111,7 +111,10 @@ KINDS: Mapping[str, Kind] = {
             settings=(
                 Setting("vault_url", "Vault", "https://NAME.vault.azure.net", required=True),
                 Setting(
-                    "hsm", "Hardware keys", "yes: make RSA-HSM and EC-HSM keys (premium tier)."
+                    "hsm",
+                    "Hardware keys",
+                    "yes: make RSA-HSM and EC-HSM keys (premium tier); managed: a managed HSM under "
+                    "a name of its own.",
                 ),
                 Setting("tenant_id", "Tenant", "Where the credential is a client secret."),
                 Setting("client_id", "Client", "Of the application, or of a managed identity."),
@@ -141,6 +144,12 @@ KINDS: Mapping[str, Kind] = {
                 ),
                 Setting("protection_level", "Protection level", "software (the default) or hsm."),
                 Setting("endpoint", "Endpoint", "Only for a regional endpoint or a test server."),
+                Setting(
+                    "destroy_days",
+                    "Destruction window",
+                    "Days that Google waits with a destruction, 1 to 120; 30 where left out. "
+                    "Fixed for a key when it is made.",
+                ),
             ),
             credential="A service account's key file (JSON). Left out: application default credentials.",
         ),

@@ -258,6 +258,9 @@ def _give_up(job: Job, error: KeyServiceError) -> None:
     except (BackendUnavailable, Unavailable) as trouble:
         _put_back(job, trouble)
         return
+    except KeyServiceError as left:
+        # A store may be unable to remove one version alone. What stays shows as a difference.
+        error = BackendError(f"{error.detail} What was made stays at the key store: {left.detail}")
     _tell(_fail, job, error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from keys import lifecycle
-from keys.drift import beliefs
+from keys.drift import beliefs, holding
 from keys.errors import BackendError, BackendUnavailable, Conflict
 from keys.imports.ceremonies import end_of
 from keys.jobs import aligning
@@ -74,7 +74,7 @@ def _install(job: Job, version: KeyVersion, made: dict[str, str], now: datetime)
 def _confirm(key: Key, made: dict[str, str] | None) -> None:
     """Check that what the store was brought in line with still holds. Raises where it doesn't."""
     fresh = Key.objects.select_related("classification", "key_store").get(pk=key.pk)
-    if made is None or beliefs.digest(beliefs.wanted(fresh)) != made["digest"]:
+    if made is None or beliefs.digest(holding.to_align(fresh)) != made["digest"]:
         raise BackendUnavailable("The key changed meanwhile; the store is brought in line again.")
 
 

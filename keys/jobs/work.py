@@ -12,9 +12,9 @@ from keys.actions import Action
 from keys.algorithms import Usage
 from keys.backends.base import Backend, Material
 from keys.backends.proof import check_material
-from keys.drift import beliefs
+from keys.drift import beliefs, holding
 from keys.errors import BackendError, Conflict
-from keys.models import Job, Key, KeyVersion
+from keys.models import Approval, Drift, Job, Key, KeyVersion
 from keys.models.job import JobKind
 from keys.secret import Secret, same
 from keys.states import GONE, Condition, KeyState
@@ -85,6 +85,8 @@ def adopt_import(job: Job) -> Made:
     material = backend.find(version.id, beliefs.parent(job.key))
     if material is None:
         raise BackendError("The material did not arrive; import it again.")
+    if not material.check_value:
+        raise BackendError("The store can't tell what arrived; import the material again.")
     if job.approval and not same(
         material.check_value, job.approval.parameters.get("check_value") or ""
     ):
@@ -137,7 +139,7 @@ def destroy_version(job: Job) -> Made:
 def align(job: Job) -> Made:
     """Bring the store in line with what the console believes of the key now."""
     check_votes(job)
-    wanted = beliefs.wanted(job.key)
+    wanted = holding.to_align(job.key)
     if wanted.provider_managed:
         raise Conflict("The provider manages this key; nothing of it is changed from here.")
     if wanted.versions:
@@ -203,10 +205,18 @@ def check_votes(job: Job) -> None:
             raise Conflict("This needs officers' votes now, and has none.")
         return
     fault = approvals.votes_fault(approval)
-    if not fault and (approval.action, approval.subject_id) != (action, str(job.key_id)):
+    if not fault and not _is_about(approval, action, job):
         fault = "they are for something else"
     if fault:
         raise Conflict(f"The votes don't hold: {fault}.")
+
+
+def _is_about(approval: Approval, action: Action, job: Job) -> bool:
+    """Whether votes are for what a job does: asked for itself, or what a decision on a difference means."""
+    if (approval.action, approval.subject_id) == (action, str(job.key_id)):
+        return True
+    decided = approval.action in (Action.ACCEPT_DRIFT, Action.REPAIR_DRIFT)
+    return decided and Drift.objects.filter(pk=approval.subject_id, key=job.key_id).exists()
 
 
 def _expired(job: Job) -> bool:

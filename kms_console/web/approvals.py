@@ -13,13 +13,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from keys import administration as a
-from keys import clock, queries
+from keys import clock, queries, queries_stores
 from keys.actions import Action
 from keys.approvals import shortage
 from keys.callers import Caller, Kind
-from keys.models import Approval, Key
+from keys.models import Approval, Drift, Key
 from keys.models.approval import ApprovalState
-from kms_console.web import exports, facts, watching, wording
+from kms_console.web import differences, exports, facts, settling, watching, wording
 from kms_console.web.doors import confirm, may, page
 from kms_console.web.forms import HouseForm
 from kms_console.web.verbs import Verb
@@ -104,13 +104,13 @@ def _render(
         for person in queries.list_principals(caller, Kind.PERSON, limit=1000).rows
     }
     votes = list(row.votes.select_related("officer"))
+    about_drift = row.subject_kind == "drift"
+    drift = queries_stores.find_drift(caller, row.subject_id) if about_drift else None
     context = {
         "row": row,
         "title": wording.label("action", row.action),
-        "consequence": wording.consequence(
-            row.action, row.parameters, row.subject_name, _present(body, row)
-        ),
-        "parameters": _parameters(body, row),
+        "consequence": _consequence(row, body, drift),
+        "parameters": _parameters(body, row, drift),
         "target_key": body["target"].get("key"),
         "policy": [
             (wording.label("parameter", name), value)
@@ -138,13 +138,25 @@ def _render(
     return render(request, "approvals/page.html", context, status=status)
 
 
-def _parameters(body: dict[str, Any], row: Approval) -> list[tuple[str, Any, Any]]:
+def _consequence(row: Approval, body: dict[str, Any], drift: Drift | None) -> str:
+    """Return in a few sentences what will happen once the request is carried out."""
+    if drift is not None:
+        return settling.explanation(drift, row.action.removesuffix("_drift"))
+    return wording.consequence(row.action, row.parameters, row.subject_name, _present(body, row))
+
+
+def _parameters(
+    body: dict[str, Any], row: Approval, drift: Drift | None = None
+) -> list[tuple[str, Any, Any]]:
     """Return name, value and, where a policy changes, the value that it replaces."""
     if row.action == Action.UPDATE_CLASSIFICATION:
         return _policy_changes(body["target"].get("classification", {}), row.parameters)
     found = []
     for name, value in row.parameters.items():
         if value in (None, "", [], {}):
+            continue
+        if name == "difference" and drift is not None:
+            found += [(told, said, None) for told, said in differences.put_to_vote(value, drift)]
             continue
         if name == "public_key" and row.action == Action.EXPORT_KEY:
             name, value = "recipient_sha256", exports.recipient_digest(value)

@@ -35,6 +35,7 @@ _PLACES = {
         ("keys", "Keys", "key-round"),
         ("approvals", "Approvals", "inbox"),
         ("jobs", "Jobs", "list-checks"),
+        ("drift", "Differences", "git-compare"),
         ("audit", "Audit trail", "scroll-text"),
     ],
     "Policy and access": [
@@ -44,6 +45,10 @@ _PLACES = {
         ("key-stores", "Key stores", "database"),
     ],
 }
+
+
+# Addresses that belong to a place without lying below it.
+_BESIDE = {"key-stores": "/listings/"}
 
 
 class May:
@@ -80,7 +85,8 @@ def _places(request: HttpRequest, caller: Caller, waiting: int) -> list[tuple[st
         places = []
         for name, label, icon in rows:
             address = reverse(f"web:{name}")
-            here = request.path == address or (address != "/" and request.path.startswith(address))
+            below = (address, _BESIDE.get(name, address))
+            here = request.path == address or (address != "/" and request.path.startswith(below))
             places.append(
                 Place(name, label, icon, address, here, waiting if name == "approvals" else 0)
             )

@@ -32,7 +32,7 @@ _LABELS = {
     "custodian": "Custodian",
     "components": "Components",
     "confirmed": "Confirmed",
-    "closed": "Closed because",
+    "closed": "Closed",
     "expires_at": "Until",
     "material_expires_at": "Material expires",
     "destroy_at": "Destroyed on",
@@ -47,6 +47,14 @@ _LABELS = {
     "prepared": "Made ahead",
     "grant_id": "Allowed by the grant",
     "diffs": "What changed",
+    "field": "What differed",
+    "believed": "The console believed",
+    "observed": "The store said",
+    "opened": "Differences found",
+    "open": "Differences open",
+    "changed_meanwhile": "Changed meanwhile",
+    "difference": "Difference",
+    "drift": "Difference",
 }
 # What codes of a fact belong to which vocabulary.
 _KINDS = {
@@ -59,6 +67,7 @@ _KINDS = {
     "role_given": "role",
     "allowed_specs": "spec",
     "operations": "action",
+    "field": "drift_field",
 }
 
 

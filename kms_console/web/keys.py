@@ -24,7 +24,7 @@ from keys.models.imports import CeremonyState
 from keys.models.key import Origin
 from keys.queries import KeyFilters
 from keys.states import GONE, Condition, KeyState, VersionState
-from kms_console.web import examples, specs, verbs
+from kms_console.web import drift, examples, specs, verbs
 from kms_console.web.doors import confirm, given, handle, may, offer, page
 from kms_console.web.forms import HouseForm, PairsField
 from kms_console.web.public_keys import certifiable
@@ -99,6 +99,7 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         "published": [row for row in versions if row.public_key and _gives_away(key, row)][:10],
         "leaving": [row for row in versions if _may_leave(caller, key, row)],
         "jwks": request.build_absolute_uri(reverse("rest:jwks", args=[key.alias])),
+        "at_store": drift.at_store(caller, key),
         "ceremonies": held,
         "past_ceremonies": [row for row in held if row.state != CeremonyState.OPEN],
         "certifiable": certifiable(key) and may(caller, Action.CERTIFICATE_REQUEST),

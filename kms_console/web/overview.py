@@ -17,6 +17,7 @@ from keys import (
     queries_audit,
     queries_ceremonies,
     queries_material,
+    queries_stores,
     statistics,
 )
 from keys.actions import Action
@@ -63,17 +64,19 @@ def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     found = queries.overview(caller)
     counts = statistics.key_counts(caller)
     recent = queries_audit.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
+    differing = queries_stores.drift_count(caller)
     context = {
         "found": found,
-        "matters": _matters(caller, found),
+        "matters": _matters(caller, found, differing),
         "classes": [(count, _meter(count)) for count in counts],
         "chart": _chart(statistics.weeks_ahead(caller), len(found.overdue)),
         "recent": recent,
+        "differences": differing,
     }
     return render(request, "overview.html", context)
 
 
-def _matters(caller: Caller, found: Overview) -> list[Matter]:
+def _matters(caller: Caller, found: Overview, differing: int) -> list[Matter]:
     """Return what needs attention, the most pressing first."""
     ending = queries_material.material_ending(caller)
     return [
@@ -83,6 +86,7 @@ def _matters(caller: Caller, found: Overview) -> list[Matter]:
         *_ceremonies(caller),
         *_votes(caller),
         *_material_gone(ending),
+        *_differences(differing),
         *_suspended(found),
         *_low_budgets(found),
         *_overdue(found),
@@ -152,6 +156,22 @@ def _suspended(found: Overview) -> list[Matter]:
             "Open the key",
         )
         for row in found.suspended
+    ]
+
+
+def _differences(count: int) -> list[Matter]:
+    if not count:
+        return []
+    noun = "difference" if count == 1 else "differences"
+    return [
+        Matter(
+            "warn",
+            "git-compare",
+            f"{count} {noun} between the console and its key stores",
+            "Each can be accepted, or put back.",
+            reverse("web:drift"),
+            "Differences",
+        )
     ]
 
 

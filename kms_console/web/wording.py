@@ -9,6 +9,8 @@ from keys.actions import Action
 from keys.algorithms import ALGORITHMS, SPECS, Usage
 from keys.backends import registry
 from keys.models.approval import ApprovalState
+from keys.models.discovery import ListingState
+from keys.models.drift import DriftField, DriftState
 from keys.models.imports import CeremonyState
 from keys.models.job import JobKind, JobState
 from keys.models.key import ManagementModel, Origin
@@ -80,6 +82,18 @@ _STATES: dict[str, dict[str, tuple[str, str, str]]] = {
         "None": ("", "clock", "Not checked yet"),
         "off": ("", "power", "Switched off"),
     },
+    "listing": {
+        ListingState.RUNNING: ("note", "rotate-cw", "Under way"),
+        ListingState.DONE: ("ok", "circle-check", "Complete"),
+        ListingState.FAILED: ("bad", "circle-x", "Failed"),
+    },
+    "drift": {
+        DriftState.OPEN: ("warn", "git-compare", "Open"),
+        DriftState.ACCEPTED: ("ok", "check", "Accepted"),
+        DriftState.REPAIRED: ("ok", "wrench", "Repaired"),
+        DriftState.REVERTED: ("ok", "undo-2", "Reverted"),
+        DriftState.GONE: ("", "circle-slash", "Gone by itself"),
+    },
     "protection": {
         "software": ("", "file-text", "Software"),
         "hsm": ("ok", "shield-check", "HSM"),
@@ -116,6 +130,8 @@ _OBJECTS = {
     "entry": "Entry",
     "address": "Address",
     "ceremony": "Key ceremony",
+    "drift": "Difference",
+    "listing": "Listing",
 }
 # Names of parameters and facts, as people read them.
 _PARAMETERS = {
@@ -175,6 +191,7 @@ _PARAMETERS = {
     "approve": "Agrees",
     "comment": "Comment",
     "digest": "Digest of the request",
+    "reference": "Key at the store",
 }
 
 
@@ -203,6 +220,7 @@ _LABELS: dict[str, Any] = {
     "origin": lambda value: Origin(value).label if value in Origin.values else "",
     "model": lambda value: ManagementModel(value).label if value in ManagementModel.values else "",
     "job": lambda value: JobKind(value).label if value in JobKind.values else "",
+    "drift_field": lambda value: DriftField(value).label if value in DriftField.values else "",
     "door": _DOORS.get,
     "method": _METHODS.get,
     "object": _OBJECTS.get,
@@ -268,6 +286,12 @@ _CONSEQUENCES = {
     "create_grant": "{subject} may use what is listed, from the moment this is carried out.",
     "appoint_officer": "A new security officer joins. Who asked then repeats the appointment and hands "
     "over the first password.",
+    "accept_drift": "The console follows the key store in one difference about the key {subject}. Nothing "
+    "is changed at the store.",
+    "revert_drift": "A job brings the key {subject} at its store in line with what the console believes, "
+    "the whole key with all its versions. The console changes nothing of its own.",
+    "repair_drift": "A new version of the key {subject} is made at its store and takes over, as by a "
+    "rotation. What was lost stays lost.",
     "dismiss_officer": "{subject} is no longer an officer; the account is closed. Requests that listed "
     "this officer become void.",
 }

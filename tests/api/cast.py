@@ -6,9 +6,12 @@ from typing import Any
 
 from django.apps import apps
 
-from keys import administration
+from keys import administration, clock
 from keys.actions import GRANTABLE
-from keys.models import Grant, Job
+from keys.backends.views import KeyView, VersionView
+from keys.drift.plain import to_plain
+from keys.models import Drift, FoundKey, Grant, Job, KeyStore, Listing
+from keys.states import KeyState, VersionState
 from kms_console.api.rest.codecs import use as table
 from tests.house import House
 
@@ -33,7 +36,10 @@ def furnish(house: House) -> dict[str, str]:
     ceremony = administration.open_ceremony(
         house.olga, str(brought.id), custodians=["Olga", "Otto"], split=True
     )
+    listing, difference = _listed(house)
     return {
+        "listing": str(listing.id),
+        "drift": str(difference.id),
         "key": "invoices",
         "number": "1",
         "classification": "internal",
@@ -47,6 +53,26 @@ def furnish(house: House) -> dict[str, str]:
         "job": str(Job.objects.order_by("created_at")[0].id),
         "index": "0",
     }
+
+
+def _listed(house: House) -> tuple[Listing, Drift]:
+    """Return a listing and a difference as rows, without a store that could have made them."""
+    now, store = clock.now(), KeyStore.objects.get(name="software")
+    listing = Listing.objects.create(
+        key_store=store,
+        state="done",
+        found=1,
+        requested_by_id=house.olga.principal_id,
+        created_at=now,
+        run_after=now,
+    )
+    version = VersionView("theirs/1", VersionState.ACTIVE, primary=True, created_at=now)
+    view = KeyView("theirs", "theirs", KeyState.ENABLED, (version,), "AES_256", tags={"a": "b"})
+    FoundKey.objects.create(listing=listing, reference="theirs", name="theirs", view=to_plain(view))
+    difference = Drift.objects.create(
+        key=house.invoices, field="rotation", observed=90, found_at=now, seen_at=now
+    )
+    return listing, difference
 
 
 def contents() -> dict[str, list[dict[str, Any]]]:
@@ -104,6 +130,7 @@ GOOD: dict[tuple[str, str], Any] = {
     ("POST", "pause-rotation"): {"reason": "a move"},
     ("POST", "key_stores"): {"name": "second", "kind": "software"},
     ("PATCH", "key_store"): {"title": "Other"},
+    ("POST", "adopt"): {"classification": "internal", "reference": "theirs"},
     ("POST", "applications"): {"name": "new"},
     ("POST", "people"): {"name": "New", "username": "new", "role": "auditor"},
     ("POST", "appoint-officer"): {"name": "New", "username": "new"},

@@ -80,6 +80,23 @@ def test_a_wrong_root_key_is_told_by_its_id(key_file: Path) -> None:
         sealing.unseal("test", LABEL, sealed)
 
 
+def test_a_root_key_that_is_named_is_used_and_no_file_is_asked_for(key_file: Path) -> None:
+    one, two = Secret(b"\x01" * 32), Secret(b"\x02" * 32)
+    sealed = sealing.seal("test", LABEL, SECRET, one)
+    assert sealing.sealed_under(sealed) == sealing.root_key_id(one).hex()
+    assert sealing.unseal("test", LABEL, sealed, one) == SECRET
+    with pytest.raises(Unavailable, match="another root key"):
+        sealing.unseal("test", LABEL, sealed, two)
+    with pytest.raises(Unavailable, match="There is no root key"):
+        sealing.unseal("test", LABEL, sealed)
+
+
+def test_where_the_root_key_is_can_be_told(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sealing.where() == f"the file {key_file}"
+    monkeypatch.setenv("KMS_ROOT_KEY", "11" * 32)
+    assert sealing.where() == "the variable KMS_ROOT_KEY"
+
+
 def test_without_a_root_key_the_message_says_what_to_do(key_file: Path) -> None:
     assert not sealing.root_key_exists()
     with pytest.raises(Unavailable, match="KMS_ROOT_KEY"):

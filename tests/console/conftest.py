@@ -9,6 +9,8 @@ from django.test import Client
 
 from kms_console.web import throttle
 from tests.house import House, password
+from tests.keys import remote
+from tests.keys.remote import Vendor
 
 SignedIn = Callable[[str], Client]
 
@@ -41,3 +43,16 @@ def ada(house: House) -> Client:
 @pytest.fixture
 def udo(house: House) -> Client:
     return signed_in_client("udo")
+
+
+@pytest.fixture
+def vendor(house: House) -> Iterator[Vendor]:
+    """The owner of the key store `cloud`, which keeps states of its own."""
+    with remote.furnished(house) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def no_kind_is_left_behind() -> Iterator[None]:
+    yield
+    remote.unregister()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keys import administration
-from keys.models import Classification, Grant, Job, Principal
+from keys import administration, discovery
+from keys.models import Classification, Drift, Grant, Job, Principal
+from keys.services import operator
 from tests.house import House
+from tests.keys import remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ def furnish(house: House) -> Furnished:
     credential = billing.credentials.get()
     grant = Grant.objects.get(principal=billing)
     job = Job.objects.filter(key=doomed, kind="destroy").get()
+    cloud = _furnish_cloud(house)
     otto = Principal.objects.get(name="Otto")
     udo = Principal.objects.get(name="Udo")
     application = f"/applications/{billing.id}"
@@ -84,11 +87,48 @@ def furnish(house: House) -> Furnished:
         "person-close": f"/people/{udo.id}/close",
         "account": "/account",
         "key-stores": "/key-stores",
-        "key-store-create": "/key-stores/-/new",
+        "key-store-create": "/key-stores/-/new?kind=remote",
+        "key-store": "/key-stores/cloud?ask=offers",
+        "key-store-edit": "/key-stores/cloud/edit",
         "key-store-off": "/key-stores/software/off",
         "key-store-on": "/key-stores/software/on",
+        **cloud,
     }
     return Furnished(addresses)
+
+
+def _furnish_cloud(house: House) -> dict[str, str]:
+    """Add a store that keeps states of its own, with a key that differs and one to adopt.
+
+    The kind stays known until the test is over: see conftest.py.
+    """
+    remote.register()
+    path = house.folder / "remote.json"
+    store = administration.create_key_store(
+        operator(), name="cloud", kind="remote", title="Cloud", settings={"file": str(path)}
+    )
+    administration.create_classification(
+        operator(),
+        name="cloud",
+        title="Cloud",
+        allowed_specs=sorted(remote.OFFERS),
+        key_stores=["cloud"],
+    )
+    vendor = remote.Vendor(path, store.id)
+    key = house.key("cloud", name="Payroll", alias="payroll")
+    administration.check_drift(house.olga, "payroll")
+    vendor.disable(vendor.of(key))
+    administration.check_drift(house.olga, "payroll")
+    vendor.create("theirs", tags={"team": "shop"})
+    listing = discovery.run(administration.discover_keys(house.olga, "cloud").id)
+    found = listing.keys.get(name="theirs")
+    difference = Drift.objects.get(key=key)
+    return {
+        "listing": f"/listings/{listing.id}",
+        "listing-adopt": f"/listings/{listing.id}/adopt?found={found.pk}",
+        "drift": "/drift",
+        "drift-verb": f"/drift/{difference.id}/do/accept",
+    }
 
 
 def sent_to(furnished: Furnished) -> dict[str, str]:
@@ -100,6 +140,9 @@ def sent_to(furnished: Furnished) -> dict[str, str]:
         "audit-verify": "/audit/verify",
         "vote": furnished.addresses["approval"] + "/vote",
         "public-key": "/keys/signer/public-key",
+        "key-compare": "/keys/payroll/compare",
+        "key-store-check": "/key-stores/cloud/check",
+        "key-store-discover": "/key-stores/cloud/discover",
         "ceremony-enter": f"{ceremony}/enter",
         "ceremony-confirm": f"{ceremony}/confirm",
         "ceremony-import": f"{ceremony}/import",
@@ -110,5 +153,5 @@ def sent_to(furnished: Furnished) -> dict[str, str]:
 FOR_EVERYBODY = (
     "overview", "keys", "key", "approvals", "approval", "jobs", "job", "audit", "audit-entry",
     "classifications", "classification", "applications", "application", "people", "account",
-    "key-stores", "ceremony", "ceremony-minutes",
+    "key-stores", "ceremony", "ceremony-minutes", "key-store", "listing", "drift",
 )  # fmt: skip

@@ -163,9 +163,9 @@ def test_a_classification_and_a_key_store_are_made_and_a_store_is_switched_off(
     }  # fmt: skip
     assert ada.post("/classifications/-/new", {**form, "originator_days": 3}).status_code == 400
     assert ada.post("/classifications/-/new", form)["Location"] == "/classifications/secret"
-    store = {"title": "Second", "name": "second", "kind": "software", "settings": ""}
-    assert ada.post("/key-stores/-/new", {**store, "settings": "[1]"}).status_code == 400
-    assert ada.post("/key-stores/-/new", store).status_code == 302
+    store = {"title": "Second", "name": "second", **REASON}
+    assert ada.post("/key-stores/-/new", store).status_code == 400
+    assert ada.post("/key-stores/-/new?kind=software", store).status_code == 302
     assert ada.post("/key-stores/second/off", REASON).status_code == 302
     assert "Switched off" in ada.get("/key-stores").content.decode()
     assert ada.post("/key-stores/second/on", REASON).status_code == 302

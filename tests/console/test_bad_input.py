@@ -40,6 +40,9 @@ QUERIES = [
     "?spec=ROT13&usage=nothing",
     "?classification=internal&spec=AES_256&usage=NONSENSE",
     "?algorithm=%00",
+    "?only=everything&look=-1",
+    "?found=1&found=x&found=99999999999999999999",
+    "?ask=nonsense&key_store=nowhere&field=colour",
     "?" + "&".join(f"a{n}=1" for n in range(900)),
 ]
 VALUES: list[Any] = [
@@ -73,7 +76,7 @@ FIELDS = (
     "new", "again", "minimum_protection", "description", "owner", "suspended_decrypts",
     "format", "since", "algorithm", "exportable", "publish_days", "blob", "token", "wrapping_key",
     "check_value", "custodians", "split", "first", "place", "component", "public_key", "version",
-    "number", "subject", "dns_names", "emails", "ip_addresses", "uris", "request",
+    "number", "subject", "dns_names", "emails", "ip_addresses", "uris", "request", "setting_file",
 )  # fmt: skip
 # Pages that read their query, and who may look at them.
 READING = {
@@ -81,6 +84,7 @@ READING = {
         "overview", "keys", "key", "key-create", "approvals", "jobs", "audit", "audit-entry",
         "applications", "people", "grant-create", "key-import", "import-parameters",
         "import-material", "ceremony-open", "ceremony", "ceremony-minutes", "version-export",
+        "key-store", "listing", "listing-adopt", "drift",
     ),
     "ada": ("officer-appoint", "credential-issue", "key-stores", "classification"),
 }  # fmt: skip
@@ -161,6 +165,8 @@ def test_no_reference_breaks_a_page(reference: str, olga: Client) -> None:
         "/keys/{}/certificate", "/keys/{}/versions/1/export", "/keys/invoices/versions/{}/export",
         "/ceremonies/{}", "/ceremonies/{}/enter", "/ceremonies/{}/confirm", "/ceremonies/{}/import",
         "/ceremonies/{}/cancel", "/ceremonies/{}/minutes", "/ceremonies/{}/minutes.txt",
+        "/key-stores/{}", "/key-stores/{}/edit", "/key-stores/{}/check", "/key-stores/{}/discover",
+        "/keys/{}/compare", "/listings/{}", "/listings/{}/adopt?found=1", "/drift/{}/do/accept",
     ):  # fmt: skip
         address = pattern.format(reference)
         for send in (olga.get, olga.post):

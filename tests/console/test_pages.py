@@ -112,7 +112,7 @@ def test_an_auditor_sees_everything_and_is_offered_no_change(furnished: Furnishe
             link
             for link in links
             if re.search(
-                r"/do/|/-/|/edit|/import|/export$|/certificate|/cancel|/revoke|/close|/dismiss|/pause|/off$",
+                r"/do/|/-/|/edit|/import|/export$|/certificate|/cancel|/revoke|/close|/dismiss|/pause|/off$|/adopt",
                 link,
             )
         ]
@@ -141,6 +141,9 @@ def test_forms_that_a_role_can_not_send_are_refused_when_looked_at(
         "ceremony-cancel": actions.Action.CLOSE_CEREMONY,
         "version-export": actions.Action.EXPORT_KEY,
         "certificate-request": actions.Action.CERTIFICATE_REQUEST,
+        "key-store-edit": actions.Action.UPDATE_KEY_STORE,
+        "listing-adopt": actions.Action.ADOPT_KEY,
+        "drift-verb": actions.Action.ACCEPT_DRIFT,
     }
     client = signed_in_client(username)
     for name, action in needed.items():

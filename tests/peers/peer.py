@@ -40,5 +40,11 @@ class Peer:
 
 
 # What a peer may lack: `import` of material, `states` that are enforced, `rotation` on demand,
-# `deletes`: a window of its own that ever ends within a test, `identity`: credentials that are checked.
-GAPS = frozenset({"import", "states", "rotation", "deletes", "identity"})
+# `deletes`: a window of its own that ever ends within a test, `identity`: credentials that are checked,
+# `sealing`: ciphertexts that can't be changed unnoticed, `rsa`: RSA encryption that is RSA, and PSS
+# with the salt of FIPS 186-5, `digests`: signing a digest that is handed over, `agreement`: ECDH,
+# `period`: the number of days of the store's own rotation, `specs`: every kind of key of its model.
+GAPS = frozenset(
+    {"import", "states", "rotation", "deletes", "identity"}
+    | {"sealing", "rsa", "digests", "agreement", "period", "specs"}
+)

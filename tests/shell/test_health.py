@@ -14,6 +14,7 @@ from django.test import RequestFactory, override_settings
 
 from audit import writer
 from keys import sealing
+from keys.backends.breaker import Breaker
 from keys.models import Heartbeat
 from kms_console import health
 from kms_console.health import Check, Examiner, Trouble
@@ -101,6 +102,21 @@ def test_heartbeats_are_told_by_when_they_were_seen(database: Database) -> None:
     Heartbeat.objects.update(at=now - timedelta(seconds=1000))
     with pytest.raises(Trouble, match=r"last seen at work 10\d\d seconds ago"):
         health._heartbeat("worker")
+
+
+def test_a_key_store_that_this_process_leaves_alone_is_told_without_its_name(
+    database: Database,
+) -> None:
+    breaker = Breaker(outages=1)
+    health._key_stores()
+    breaker.failed()
+    with pytest.raises(Trouble, match=r"^1 failed again and again"):
+        health._key_stores()
+    breaker.answered()
+    health._key_stores()
+    breaker.failed()
+    breaker.close()  # the store was taken out of the configuration
+    health._key_stores()
 
 
 @pytest.mark.each_database

@@ -75,6 +75,8 @@ def _number(settings: Mapping[str, Any], name: str, least: int, most: int) -> in
     value = settings.get(name)
     if value is None or value == "":
         return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)  # as a form sends it
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise Invalid(f"{name} must be a whole number from {least} to {most}.")
     return value

@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import Error as DatabaseError
 
-from keys import sealing
 from keys.algorithms import SPECS, Algorithm, Family, KeySpec, MessageType, Usage
 from keys.backends import materials
 from keys.backends.base import (
@@ -44,9 +43,10 @@ from keys.errors import (
     Unsupported,
 )
 from keys.primitives import kem, pairs, post_quantum, signatures, wrapping
+from keys.root_keys import opening, seals
+from keys.root_keys.seals import purpose as _purpose  # noqa: F401 (what a reader of rows needs)
 from keys.secret import Secret
 
-PURPOSE = "software key material"
 CACHE_SIZE = 10_000
 RANDOM_LIMIT = 1024
 
@@ -112,6 +112,8 @@ class SoftwareBackend(Backend):
 
     kind: ClassVar[str] = "software"
     protection: ClassVar[Protection] = Protection.SOFTWARE
+    # What is sealed under the root key can't hold it.
+    needs_root_key: ClassVar[bool] = True
 
     def __init__(
         self, store_id: uuid.UUID, settings: Mapping[str, Any], credential: Secret | None
@@ -139,7 +141,7 @@ class SoftwareBackend(Backend):
 
     def health(self) -> Health:
         try:
-            key_id = sealing.root_key_id(sealing.root_key()).hex()
+            key_id, _ = opening.present()
             count = WrappedMaterial.objects.filter(store_id=self._store_id).count()
         except DatabaseError:
             return Health(False, "The material database can't be reached.")
@@ -201,7 +203,7 @@ class SoftwareBackend(Backend):
             raise NoMaterial
         if not row.exportable:
             raise StateForbids("This material was not made exportable, and never leaves.")
-        return self._unsealed(row)
+        return seals.unseal(row)
 
     def destroy(self, handle: str) -> None:
         label = _label(handle)
@@ -312,25 +314,24 @@ class SoftwareBackend(Backend):
         """Insert unless the label is taken, and return the row that is there: one racer wins."""
         check_value, public_key = _described(spec, key)
         secret = Secret(key if isinstance(key, bytes) else pairs.private_der(key))
-        purpose = _purpose(self._store_id, spec.name, exportable)
-        sealed = sealing.seal(purpose, label, secret)
         row = WrappedMaterial(
             label=label,
             store_id=self._store_id,
             spec=spec.name,
-            wrapped=sealed,
-            root_id=sealing.sealed_under(sealed),
             check_value=check_value,
             public_key=public_key,
             exportable=exportable,
         )
+        seals.seal(row, secret)
         try:
             WrappedMaterial.objects.bulk_create([row], ignore_conflicts=True)
+            stored = self._row(label)
+            if stored is None:
+                raise Conflict("Another key store has material under this label.")
+            if bytes(stored.wrapped) == row.wrapped:
+                seals.settle(row, secret)
         except DatabaseError:
             raise BackendUnavailable("The material database can't be reached.") from None
-        stored = self._row(label)
-        if stored is None:
-            raise Conflict("Another key store has material under this label.")
         return stored
 
     def _ready(self, handle: str, algorithm: str, usage: Usage) -> tuple[_Loaded, Algorithm]:
@@ -350,22 +351,12 @@ class SoftwareBackend(Backend):
         row = self._row(_label(handle))
         if row is None:
             raise NoMaterial
-        loaded = _loaded(materials.spec_named(row.spec), self._unsealed(row))
+        loaded = _loaded(materials.spec_named(row.spec), seals.unseal(row))
         with self._lock:
             self._cache[handle] = loaded
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
         return loaded
-
-    def _unsealed(self, row: WrappedMaterial) -> Secret:
-        # The spec, the store and whether it may leave are part of the purpose: a row edited to say
-        # otherwise does not open.
-        purpose = _purpose(self._store_id, row.spec, row.exportable)
-        return sealing.unseal(purpose, row.label, bytes(row.wrapped))
-
-
-def _purpose(store_id: uuid.UUID, spec: str, exportable: bool = False) -> str:
-    return f"{PURPOSE} {store_id} {spec}" + (" exportable" if exportable else "")
 
 
 def _offered(name: str, usage: Usage | None) -> KeySpec:

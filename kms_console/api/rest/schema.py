@@ -35,6 +35,8 @@ PATHS = {
     "approval": "The request's id.",
     "ceremony": "The ceremony's id.",
     "job": "The job's id.",
+    "listing": "The listing's id.",
+    "drift": "The difference's id.",
     "index": "The entry's index in the log.",
     "code": "The problem's code.",
 }

@@ -1,6 +1,7 @@
 """What the API shows of each thing, and how it looks as JSON.
 
-Times are RFC 3339 in UTC with Z, ids are UUIDs. Handles and wrapped material are shown to nobody.
+Times are RFC 3339 in UTC with Z, ids are UUIDs. Wrapped material is shown to nobody; what a store
+calls a version only to people and services with a role, where it is about what the store says.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from keys import states
 from keys.algorithms import Usage
-from keys.models import approval, job
+from keys.models import approval, discovery, drift, job
 from keys.models import key as keys
 
 Hex = Annotated[str, Meta(description="Hexadecimal.")]
@@ -38,6 +39,9 @@ ManagementModel = Annotated[str, one_of(keys.ManagementModel.values, "Management
 ApprovalState = Annotated[str, one_of(approval.ApprovalState.values, "ApprovalState")]
 JobKind = Annotated[str, one_of(job.JobKind.values, "JobKind")]
 JobState = Annotated[str, one_of(job.JobState.values, "JobState")]
+ListingState = Annotated[str, one_of(discovery.ListingState.values, "ListingState")]
+DriftField = Annotated[str, one_of(drift.DriftField.values, "DriftField")]
+DriftState = Annotated[str, one_of(drift.DriftState.values, "DriftState")]
 KeyUsage = Annotated[str, one_of([usage.value for usage in Usage], "KeyUsage")]
 
 
@@ -100,6 +104,7 @@ class Key(Shape):
     model: ManagementModel
     protection: str
     exportable: bool
+    adopted: bool
     state: KeyState
     rotation_days: int | None
     publish_days: int | None
@@ -170,6 +175,116 @@ class KeyStore(Shape):
     health_detail: str
     checked_at: Moment
     created_at: Time
+
+
+class Listing(Shape):
+    """One walk through a key store. `total`: how many keys there are, where the store says so."""
+
+    id: uuid.UUID
+    key_store: Name
+    state: ListingState
+    pages: int
+    found: int
+    total: int | None
+    error: str
+    requested_by: Name
+    created_at: Time
+    run_after: Time
+    finished_at: Moment
+
+
+class StoreVersion(Shape):
+    """A version as its store shows it. `number` is the console's, null where it knows none."""
+
+    number: int | None
+    handle: str
+    state: VersionState
+    primary: bool
+    created_at: Moment
+    destroy_at: Moment
+
+
+class StoreKey(Shape):
+    """A key as its store shows it.
+
+    `reference` is the store's own name for it. `spec`, `usage` and `algorithm` are empty where the
+    console knows no such thing; `problem` then says why the key can't be adopted. `rotation_days`:
+    the period of the store's own rotation, null where it has none.
+    """
+
+    reference: str
+    name: str
+    state: KeyState
+    spec: str
+    usage: str
+    algorithm: str
+    imported: bool
+    provider_managed: bool
+    rotation_days: int | None
+    destroy_at: Moment
+    tags: dict[str, str]
+    facts: dict[str, str]
+    problem: str
+    versions: list[StoreVersion]
+
+
+class FoundKey(StoreKey):
+    """A key as a listing found it. `key`: the console's own key that it is, or null."""
+
+    key: Name | None
+
+
+class RotationBudget(Shape):
+    """How many rotations the store allows this key in all its life, and how many are used up."""
+
+    used: int
+    limit: int
+
+
+class StoreView(Shape):
+    """What a key's store last said of it.
+
+    `compared`: whether the store keeps states of its own, so that there is anything to compare.
+    `seen` is null where nothing of the key was there, or nobody has looked yet (`seen_at` null).
+    `trouble`: why the store could not be asked the last time. `rotation_days` and `tags` are what
+    the console takes for granted there.
+    """
+
+    key: Name
+    compared: bool
+    seen: StoreKey | None
+    seen_at: Moment
+    trouble: str
+    look_at: Moment
+    rotation_days: int | None
+    tags: dict[str, str] | None
+    rotations: RotationBudget | None
+    open_differences: int
+
+
+class Drift(Shape):
+    """One difference between what the console believes and what the store says.
+
+    `version`: the number of the version that it is about; null for the whole key, and for a version
+    that the console doesn't know, which `handle` names. `ways` says of `accept`, `revert` and
+    `repair` why each is not possible; empty: it is. Lists leave it out.
+    """
+
+    id: uuid.UUID
+    key: Name
+    key_store: Name
+    field: DriftField
+    version: int | None
+    handle: str
+    believed: Any
+    observed: Any
+    state: DriftState
+    found_at: Time
+    seen_at: Time
+    decided_at: Moment
+    decided_by: Name | None
+    reason: str
+    ways: dict[str, str] | UnsetType = UNSET
 
 
 class Principal(Shape):

@@ -44,6 +44,7 @@ def key(row: models.Key, caller: Caller) -> shapes.Key:
         model=row.model,
         protection=row.key_store.protection,
         exportable=row.exportable,
+        adopted=row.adopted,
         state=row.state,
         rotation_days=row.rotation_days,
         publish_days=row.publish_days,

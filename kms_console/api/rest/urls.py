@@ -9,9 +9,11 @@ from kms_console.api.rest.views import (
     audit,
     ceremonies,
     docs,
+    drift,
     grants,
     imports,
     keys,
+    listings,
     policy,
     requests,
     stores,
@@ -22,7 +24,7 @@ from kms_console.api.rest.views import (
 app_name = "rest"
 
 _key, _version = "keys/<key>", "keys/<key>/versions/<number>"
-_ceremony = "ceremonies/<ceremony>"
+_ceremony, _store = "ceremonies/<ceremony>", "key-stores/<key_store>"
 _class, _application, _person = (
     "classifications/<classification>",
     "applications/<application>",
@@ -41,6 +43,8 @@ urlpatterns = [
     path(_key, keys.OneKey.as_view(), name="key"),
     *(path(f"{_key}/{verb}", view, name=verb) for verb, view in keys.VERBS.items()),
     *(path(f"{_key}/{verb}", view, name=verb) for verb, view in imports.VERBS.items()),
+    path(f"{_key}/check-drift", drift.CheckDrift.as_view(), name="check-drift"),
+    path(f"{_key}/store-view", drift.KeyAtStore.as_view(), name="store-view"),
     path(f"{_key}/ceremonies", ceremonies.KeyCeremonies.as_view(), name="ceremonies"),
     path(f"{_key}/versions", versions.Versions.as_view(), name="versions"),
     path(_version, versions.OneVersion.as_view(), name="version"),
@@ -62,8 +66,16 @@ urlpatterns = [
     path(f"{_class}/pause-rotation", policy.PauseRotation.as_view(), name="pause-rotation"),
     path(f"{_class}/resume-rotation", policy.ResumeRotation.as_view(), name="resume-rotation"),
     path("key-stores", stores.KeyStores.as_view(), name="key_stores"),
-    path("key-stores/<key_store>", stores.OneKeyStore.as_view(), name="key_store"),
-    path("key-stores/<key_store>/check", stores.CheckKeyStore.as_view(), name="check"),
+    path(_store, stores.OneKeyStore.as_view(), name="key_store"),
+    path(f"{_store}/check", stores.CheckKeyStore.as_view(), name="check"),
+    path(f"{_store}/discover", listings.Discover.as_view(), name="discover"),
+    path(f"{_store}/listings", listings.Listings.as_view(), name="listings"),
+    path(f"{_store}/adopt", listings.Adopt.as_view(), name="adopt"),
+    path("listings/<listing>", listings.OneListing.as_view(), name="listing"),
+    path("listings/<listing>/keys", listings.Found.as_view(), name="found-keys"),
+    path("drift", drift.Differences.as_view(), name="drifts"),
+    path("drift/<drift>", drift.OneDifference.as_view(), name="drift"),
+    *(path(f"drift/<drift>/{way}", view, name=way) for way, view in drift.WAYS.items()),
     path("applications", access.Applications.as_view(), name="applications"),
     path(_application, access.OneApplication.as_view(), name="application"),
     path(f"{_application}/deactivate", access.DeactivateApplication.as_view(), name="deactivate"),

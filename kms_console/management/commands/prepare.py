@@ -8,9 +8,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from keys import sealing
+from keys import root_keys, sealing
 from keys.backends.software.models import WrappedMaterial
-from keys.errors import Unavailable
+from keys.errors import KeyServiceError
 from kms_console.databases import MATERIAL_DATABASE
 
 
@@ -34,14 +34,20 @@ class Command(BaseCommand):
                     verbosity=options["verbosity"],
                     stdout=self.stdout,
                 )
-            if not sealing.root_key_exists():
+            held = root_keys.held_by_store()
+            if not held and not sealing.root_key_exists():
                 self._create_root_key(allowed=not options["no_root_key"])
         except DatabaseError as error:
             raise CommandError(f"A database can't be used: {error}".splitlines()[0]) from None
-        try:
-            sealing.root_key()
-        except Unavailable as error:
+        except KeyServiceError as error:
             raise CommandError(error.detail) from None
+        try:
+            root_keys.check_ready()
+        except KeyServiceError as error:
+            if not held:
+                raise CommandError(error.detail) from None
+            # The console starts without it, says so at /readyz, and opens it when the store is back.
+            self.stderr.write(f"The root key can't be opened yet: {error.detail}")
 
     def _create_root_key(self, *, allowed: bool) -> None:
         if WrappedMaterial.objects.using(MATERIAL_DATABASE).exists():

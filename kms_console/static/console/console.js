@@ -49,6 +49,20 @@
     });
   }
 
+  // Choose every box of a form at once.
+  const offerChoice = () => {
+    for (const button of document.querySelectorAll("[data-choose]")) button.hidden = false;
+  };
+  offerChoice();
+  document.addEventListener("htmx:afterSettle", offerChoice);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("[data-choose]");
+    if (!button) return;
+    const boxes = [...document.querySelectorAll(button.dataset.choose + " input[type=checkbox]")];
+    const all = boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = !all;
+  });
+
   // Set-up: room for another officer.
   const more = one("[data-more]");
   if (more) {

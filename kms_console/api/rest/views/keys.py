@@ -115,6 +115,7 @@ _EXAMPLE = {
     "model": "hsm-backed",
     "protection": "hsm",
     "exportable": False,
+    "adopted": False,
     "state": "enabled",
     "rotation_days": None,
     "publish_days": None,

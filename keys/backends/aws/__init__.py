@@ -1,0 +1,1 @@
+"""AWS KMS: keys in one account and region. The backend is in backend.py."""

@@ -1,0 +1,1 @@
+"""Keys of one transit secrets engine of HashiCorp Vault or OpenBao."""

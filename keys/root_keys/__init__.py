@@ -1,0 +1,85 @@
+"""Root keys: which one seals the software store's material, who holds each, and their rotation.
+
+A new house begins with a root key in a file or a variable (keys.sealing). Any other key store can
+hold it instead: then a row of RootKey has it wrapped by a key in that store, and each process opens
+it there on first use. Rotating makes a new one, which seals from then on; a job seals anew what the
+old one sealed, and then destroys the key that held it. docs/adr/0010 says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from django.db import DatabaseError, IntegrityError
+
+from keys.backends.software.models import RootKey
+from keys.errors import KeyServiceError, LogUnavailable, Unavailable
+from keys.root_keys import log, making, opening, resealing, rows
+from keys.root_keys.overview import Overview, Root, overview, standing
+from keys.root_keys.rows import RootState
+
+__all__ = [
+    "Overview",
+    "Root",
+    "check_ready",
+    "held_by_store",
+    "holders",
+    "holds_a_root_key",
+    "overview",
+    "standing",
+    "tidy",
+]
+
+logger = logging.getLogger(__name__)
+SECONDS = 20.0
+
+
+def check_ready() -> None:
+    """Open the root key that seals, where this process hasn't yet.
+
+    Raises Unavailable or BackendError, saying what is wrong.
+    """
+    opening.present()
+
+
+def held_by_store() -> bool:
+    """Whether a key store holds the root key that seals. Raises Unavailable."""
+    return rows.current() is not None
+
+
+def tidy(seconds: float = SECONDS) -> None:
+    """Go on with whatever is under way: root keys to be made, material to be sealed anew, old ones to end.
+
+    For every sweep, and right after a change; stops starting new chunks after `seconds`. Safe in
+    several processes at once. What fails is told by the log and by entries, never raised; what has
+    to wait goes on with the next sweep.
+    """
+    until = time.monotonic() + seconds
+    try:
+        log.take_up_lost_intents()
+        waiting = RootKey.objects.filter(state=RootState.MAKING)
+        for root_id in waiting.values_list("id", flat=True):
+            try:
+                making.go_on(root_id)
+            except LogUnavailable:
+                raise
+            except KeyServiceError as error:
+                logger.warning("A root key was not made: %s", error.detail)
+        resealing.go_on(until)
+    except IntegrityError:
+        logger.info("Another process was quicker with a root key.")
+    except (Unavailable, DatabaseError) as error:
+        logger.warning("Root keys wait for the next sweep: %s", type(error).__name__)
+
+
+def holds_a_root_key(store_id: uuid.UUID) -> bool:
+    """Whether software keys can't be opened without this store: it must not be switched off."""
+    return any(store == store_id for store, _ in holders())
+
+
+def holders() -> set[tuple[uuid.UUID, str]]:
+    """Return (store, handle) of every key that holds a root key: not to be adopted, nor destroyed."""
+    held = RootKey.objects.exclude(store_id=rows.NOWHERE).exclude(handle="")
+    return set(held.values_list("store_id", "handle"))
