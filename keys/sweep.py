@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef
 
 from audit import writer
-from keys import approvals, clock, discovery, jobs, queries
+from keys import approvals, clock, discovery, jobs, queries, root_keys
 from keys import due as dates
 from keys.actions import Action
 from keys.administration import expire_request, prepare_version, rotate_key
@@ -178,6 +178,7 @@ def tidy() -> None:
     queries.check_key_stores()
     importing.tidy()
     noting.tidy()
+    root_keys.tidy()
     writer.prune_changes(KEEP_CHANGES)
 
 

@@ -59,6 +59,7 @@ from keys.administration.policies import (
     resume_rotation,
     update_classification,
 )
+from keys.administration.root_key import hold_root_key, rotate_root_key
 from keys.administration.rotation import prepare_version, rotate_key
 from keys.administration.versions import cancel_version_destruction, transition_version
 from keys.administration.votes import execute, expire_request, vote, withdraw_request
@@ -92,6 +93,7 @@ __all__ = [
     "execute",
     "expire_request",
     "export_key",
+    "hold_root_key",
     "import_key",
     "import_parameters",
     "issue_credential",
@@ -104,6 +106,7 @@ __all__ = [
     "revoke_credential",
     "revoke_grant",
     "rotate_key",
+    "rotate_root_key",
     "schedule_destruction",
     "set_up",
     "transition_version",

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from audit.events import Outcome, Subject
-from keys import gate, lifecycle, names, parameters, queue, stores, targets
+from keys import gate, lifecycle, names, parameters, queue, root_keys, stores, targets
 from keys.actions import Action
 from keys.administration.following import new_version
 from keys.administration.intents import add_job
@@ -191,6 +191,10 @@ def _adoptable(
 def _check_new(store: KeyStore, view: KeyView) -> None:
     """Raise AlreadyExists where a key of the console has one of these versions in this key store."""
     handles = [version.handle for version in view.versions]
+    if any((store.id, handle) in root_keys.holders() for handle in handles):
+        raise Unsupported(
+            "It holds the console's root key; it is looked after by `root_key`.", field="reference"
+        )
     ours = KeyVersion.objects.filter(handle__in=handles, key__key_store=store)
     version = ours.exclude(key__state=KeyState.DESTROYED).select_related("key").first()
     if version is not None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from audit.events import Subject
-from keys import gate, names, parameters, queries, targets
+from keys import gate, names, parameters, queries, root_keys, targets
 from keys.actions import Action
 from keys.administration.people import PEOPLE, add_person
 from keys.backends import registry
@@ -117,6 +117,8 @@ def update_key_store(
         row.title = names.display_name(title, "title")
     if enabled is not None:
         row.enabled = parameters.yes_or_no(enabled, "enabled")
+        if not row.enabled and root_keys.holds_a_root_key(row.id):
+            raise Conflict(f"{row.title} holds the root key: without it no software key opens.")
     row.save()
     change.touch("key_store", row.id)
     return row

@@ -147,6 +147,8 @@ def function_for(action: Action) -> Callable[..., Any]:
     functions: dict[Action, Callable[..., Any]] = {
         Action.ENABLE_KEY: a.enable_key,
         Action.ROTATE_KEY: a.rotate_key,
+        Action.HOLD_ROOT_KEY: a.hold_root_key,
+        Action.ROTATE_ROOT_KEY: a.rotate_root_key,
         Action.IMPORT_KEY: a.import_key,
         Action.DELETE_MATERIAL: a.delete_material,
         Action.EXPORT_KEY: a.export_key,

@@ -132,6 +132,7 @@ _OBJECTS = {
     "ceremony": "Key ceremony",
     "drift": "Difference",
     "listing": "Listing",
+    "root_key": "Root key",
 }
 # Names of parameters and facts, as people read them.
 _PARAMETERS = {

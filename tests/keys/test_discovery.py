@@ -145,6 +145,7 @@ def test_a_store_without_keys_of_others_has_nothing_to_list(house: House, vendor
         administration.discover_keys(house.billing, "cloud")
 
 
+@pytest.mark.exhaustive
 def test_old_listings_are_let_go(
     house: House, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +302,7 @@ def test_a_key_is_adopted_as_it_is_and_used(house: House, vendor: Vendor) -> Non
     )
 
 
+@pytest.mark.exhaustive
 def test_an_adopted_key_lives_on_like_any_other(house: House, vendor: Vendor) -> None:
     vendor.create("old", "ECC_NIST_P256", tags={"team": "billing"})
     key = adopt(house, "old")
@@ -339,6 +341,7 @@ def test_an_old_key_is_not_rotated_at_once_and_can_still_be_used(
     assert (adopt(house, fresh).rotate_at or clock.now()) > clock.now() + timedelta(days=300)
 
 
+@pytest.mark.exhaustive
 def test_a_key_is_adopted_once(house: House, vendor: Vendor) -> None:
     vendor.create("theirs")
     ours = house.key("cloud", name="Payroll")

@@ -123,6 +123,7 @@ def test_a_version_that_is_gone_and_one_that_is_another_key_now(
     ]
 
 
+@pytest.mark.exhaustive
 def test_a_version_that_was_destroyed_here_and_is_there_again_is_found(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
@@ -406,6 +407,7 @@ def test_what_was_destroyed_there_is_destroyed_here(
     assert states()[2] == (3, "active", True)
 
 
+@pytest.mark.exhaustive
 def test_a_key_that_is_gone_there_is_destroyed_here(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
@@ -457,6 +459,7 @@ def test_tags_and_the_stores_own_rotation_are_taken_as_they_are(
     assert (view.tags, view.rotation_days) == ({"team": "payroll"}, 365)
 
 
+@pytest.mark.exhaustive
 def test_nobody_accepts_what_the_store_no_longer_says(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
@@ -628,6 +631,7 @@ def test_a_version_that_is_another_key_now_is_replaced(house: House, vendor: Ven
     assert [field for field, *_ in found("signer")] == ["version_unknown"]
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_lost_is_not_repaired(house: House, vendor: Vendor, payroll: Key) -> None:
     vendor.disable(vendor.of(payroll))
     look(house)

@@ -97,6 +97,7 @@ def test_votes_are_for_the_difference_that_was_seen(
     assert (wish.state, voted.state) == ("failed", "enabled")
 
 
+@pytest.mark.exhaustive
 def test_only_officers_decide(house: House, vendor: Vendor, payroll: Key) -> None:
     vendor.disable(vendor.of(payroll))
     look(house)
@@ -211,6 +212,7 @@ def test_keys_of_a_store_that_is_switched_off_are_left_alone(
     assert due_now() == []
 
 
+@pytest.mark.exhaustive
 def test_differences_of_a_key_that_is_destroyed_are_over(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_version_made_ahead_serves_there_only_once_it_takes_over(
     assert versions_there(vendor, payroll) == [(1, "deactivated", False), (2, "active", True)]
 
 
+@pytest.mark.exhaustive
 def test_a_suspended_and_a_compromised_version_are_refused_by_the_store_itself(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
@@ -99,7 +100,6 @@ def test_a_suspended_and_a_compromised_version_are_refused_by_the_store_itself(
     assert versions_there(vendor, payroll) == [(1, "suspended", False)]
 
 
-@pytest.mark.each_database
 def test_a_store_that_is_away_follows_later(house: House, vendor: Vendor, payroll: Key) -> None:
     vendor.in_trouble("away")
     key = administration.disable_key(house.olga, "payroll")
@@ -203,6 +203,7 @@ def test_a_single_version_is_scheduled_and_destroyed_there(
     assert versions_there(vendor, payroll)[0] == (1, "destroyed", False)
 
 
+@pytest.mark.exhaustive
 def test_a_store_that_refuses_the_console_is_told_in_the_job(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
