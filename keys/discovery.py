@@ -175,7 +175,8 @@ def _postpone(listing: Listing, error: KeyServiceError) -> None:
 
 def _fail(listing: Listing, why: str) -> None:
     changes = {"state": ListingState.FAILED, "finished_at": clock.now(), "error": why[:500]}
-    _held(listing).update(lease_until=None, **changes)
+    if _held(listing).update(lease_until=None, **changes):
+        _forget_older(listing)
 
 
 def _forget_older(listing: Listing) -> None:

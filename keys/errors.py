@@ -133,9 +133,7 @@ class StillWaiting(BackendUnavailable):
 
     code, title = "still_waiting", "The key store has a date of its own for this"
 
-    def __init__(
-        self, detail: str = "", *, until: datetime | None = None, **extra: Any
-    ) -> None:
+    def __init__(self, detail: str = "", *, until: datetime | None = None, **extra: Any) -> None:
         super().__init__(detail, **extra)
         self.until = until
 

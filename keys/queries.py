@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from django.db.models import Count, F, Prefetch, Q, QuerySet
 from audit.events import Subject
 from keys import approvals, clock, due, gate, names, stores, targets
 from keys.actions import Action
+from keys.backends import registry
 from keys.callers import Caller, Kind
 from keys.errors import Invalid, KeyServiceError, NotFound, Unavailable
 from keys.gate.reads import not_found
@@ -369,17 +371,30 @@ def heartbeats() -> dict[str, datetime]:
 
 def check_key_stores() -> None:
     """Ask every enabled store how it is, and write it down for /readyz and the console."""
-    for store in KeyStore.objects.filter(enabled=True):
-        check_key_store(store)
+    enabled = list(KeyStore.objects.filter(enabled=True))
+    # Side by side, where asking goes over a network: one that hangs does not hold up the others.
+    apart = [store for store in enabled if registry.KINDS[store.kind].workers]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = dict(zip(apart, pool.map(_health_of, apart), strict=True))
+    for store in enabled:
+        _note_health(store, answers.get(store) or _health_of(store))
 
 
 def check_key_store(store: KeyStore) -> KeyStore:
     """Ask one store how it is, write it down, and return it as it stands then."""
+    return _note_health(store, _health_of(store))
+
+
+def _health_of(store: KeyStore) -> tuple[bool, str]:
     try:
         health = stores.backend(stores.facts(store)).health()
-        ok, detail = health.ok, health.detail
     except (KeyServiceError, Unavailable) as error:
-        ok, detail = False, error.detail
+        return False, error.detail
+    return health.ok, health.detail
+
+
+def _note_health(store: KeyStore, answer: tuple[bool, str]) -> KeyStore:
+    ok, detail = answer
     KeyStore.objects.filter(pk=store.pk).update(
         checked_at=clock.now(), healthy=ok, health_detail=detail[:500]
     )

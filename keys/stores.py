@@ -30,6 +30,29 @@ def backend_of(key: Key) -> Backend:
     return backend(facts(key.key_store))
 
 
+def same_place(one: KeyStore, other: KeyStore) -> bool:
+    """Whether two rows lead to the same keys, as far as their settings tell: one handle, one key.
+
+    How somebody signs in doesn't matter. Where it can't be told (two names for one server), they are
+    two places: an administrator who gives a server two names can't be caught by its settings.
+    """
+    if one.pk == other.pk:
+        return True
+    return one.kind == other.kind and _place(one) == _place(other)
+
+
+def places_like(store: KeyStore) -> list[KeyStore]:
+    """Return every key store, the given one too, that leads to the same keys."""
+    return [row for row in KeyStore.objects.filter(kind=store.kind) if same_place(store, row)]
+
+
+def _place(store: KeyStore) -> list[str] | uuid.UUID:
+    naming = registry.KINDS[store.kind].place
+    if naming is None:
+        return store.pk
+    return [str(store.settings.get(name, "")).strip().rstrip("/").lower() for name in naming]
+
+
 # --- the house's own: sealed in the material database like software keys, listed nowhere.
 
 WRAPPING_KEYS = uuid.UUID("00000000-0000-4000-8000-000000000011")

@@ -11,17 +11,23 @@ import uuid
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from django.db import DatabaseError
 from django.db.models import Exists, OuterRef
 
 from audit import writer
 from keys import approvals, clock, discovery, jobs, queries, root_keys
 from keys import due as dates
 from keys.actions import Action
-from keys.administration import expire_request, prepare_version, rotate_key
-from keys.administration.drift import keep_watch
+from keys.administration import drift, expire_request, prepare_version, rotate_key
 from keys.administration.votes import staleness
 from keys.drift import noting
-from keys.errors import BackendRefused, BackendUnavailable, KeyServiceError, PendingApproval
+from keys.errors import (
+    BackendError,
+    BackendRefused,
+    BackendUnavailable,
+    KeyServiceError,
+    PendingApproval,
+)
 from keys.imports import tidying as importing
 from keys.models import Approval, Heartbeat, Key, StoreView
 from keys.models.approval import ApprovalState
@@ -128,7 +134,7 @@ def _compare_in_one_store(keys: list[Key]) -> int:
         if not looks_due(1, [key.id]):
             continue  # another worker was quicker
         try:
-            keep_watch(key)
+            drift.keep_watch(key)
             done += 1
         except BackendRefused as error:
             # It may be this key's own policy that keeps the console out.
@@ -139,6 +145,13 @@ def _compare_in_one_store(keys: list[Key]) -> int:
             break
         except KeyServiceError as error:
             logger.warning("A key could not be compared with its store: %s", error.code)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            # Whatever it is, it is this key's: the others are compared, and it is tried again later.
+            logger.exception("A key's comparison met an error of its own.")
+            why = f"Unexpected: {type(error).__name__}; see the log."
+            noting.note_trouble([key], BackendError(why))
     return done
 
 
@@ -177,7 +190,7 @@ def tidy() -> None:
                 logger.warning("A request could not be closed: %s", error.code)
     queries.check_key_stores()
     importing.tidy()
-    noting.tidy()
+    drift.tidy()
     root_keys.tidy()
     writer.prune_changes(KEEP_CHANGES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from kms_console import databases, environment
@@ -171,6 +172,20 @@ JOB_LEASE_SECONDS = environment.number("KMS_JOB_LEASE_SECONDS", 120, 1)
 DRIFT_SECONDS = environment.number("KMS_DRIFT_SECONDS", 3600, 1)
 BACKEND_TIMEOUT_SECONDS = environment.number("KMS_BACKEND_TIMEOUT_SECONDS", 30, 1)
 # A PKCS#11 module is native code that runs in this process: only from folders that root owns.
+# What no key store's credential may refer to: whoever adds a store chooses where it is sent.
+PRIVATE_VARIABLES = frozenset(
+    {"DATABASE_URL", "KMS_ROOT_KEY", "MATERIAL_DATABASE_URL", "REDIS_URL", "SECRET_KEY"}
+)
+PRIVATE_PATHS = [
+    DATA_DIR,
+    ROOT_KEY_FILE,
+    *(
+        Path(os.environ[f"{name}_FILE"])
+        for name in PRIVATE_VARIABLES
+        if f"{name}_FILE" in os.environ
+    ),
+    *map(Path, ("/proc", "/sys")),
+]
 PKCS11_MODULE_FOLDERS = environment.words(
     "PKCS11_MODULE_FOLDERS", "/usr/lib,/usr/lib64,/usr/local/lib,/opt"
 )

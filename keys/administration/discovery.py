@@ -9,8 +9,8 @@ from typing import Any
 from audit.events import Outcome, Subject
 from keys import gate, lifecycle, names, parameters, queue, root_keys, stores, targets
 from keys.actions import Action
-from keys.administration.following import new_version
-from keys.administration.intents import add_job
+from keys.administration.following import as_compromised, known_as_compromised, new_version
+from keys.administration.intents import watch_end
 from keys.administration.keys import (
     alias_from,
     allowed_algorithm,
@@ -21,13 +21,12 @@ from keys.administration.keys import (
 from keys.backends import registry
 from keys.backends.base import Capabilities
 from keys.backends.views import KeyView
-from keys.drift import noting
+from keys.drift import beliefs, noting
 from keys.drift.plain import to_plain
 from keys.errors import AlreadyExists, NotFound, StateForbids, Unsupported
 from keys.gate.changes import Change
 from keys.models import Classification, Key, KeyStore, KeyVersion, Listing, StoreView
 from keys.models.discovery import ListingState
-from keys.models.job import JobKind
 from keys.models.key import ManagementModel, Origin
 from keys.states import GONE, Condition, KeyState
 
@@ -101,7 +100,8 @@ def adopt_key(
     """Take over a key that is in a key store already, by its `reference` there; returns it.
 
     Nothing is changed at the store: states, versions, tags and the store's own rotation are taken as
-    they are, and later differences are shown. It is rotated when its classification asks for it,
+    they are, and later differences are shown; only a version that the console knows as compromised
+    is compromised still, whatever the store says. It is rotated when its classification asks for it,
     but never sooner than 7 days from now (`rotate_at` says when); usage periods that are over, or
     nearly, end 30 days from now.
 
@@ -109,8 +109,7 @@ def adopt_key(
     StateForbids, and what the store fails with.
     """
     found: Found = change.row
-    # Of two who adopt the same key, the second sees what the first did.
-    store = KeyStore.objects.select_for_update().get(pk=found.store.pk)
+    store = found.store
     _check_new(store, found.view)
     shown = names.display_name(name or found.view.name[:128] or "Adopted key")
     chosen = names.slug(alias or alias_from(shown))
@@ -189,18 +188,26 @@ def _adoptable(
 
 
 def _check_new(store: KeyStore, view: KeyView) -> None:
-    """Raise AlreadyExists where a key of the console has one of these versions in this key store."""
+    """Raise AlreadyExists where a key of the console has one of these versions in this place.
+
+    A place may have several key stores (stores.same_place): one more is no way round the policy
+    under which the console has a key already.
+    """
+    places = [place.pk for place in stores.places_like(store)]
+    # Of two who adopt the same key, the second sees what the first did.
+    list(KeyStore.objects.select_for_update().filter(pk__in=places).order_by("pk"))
     handles = [version.handle for version in view.versions]
-    if any((store.id, handle) in root_keys.holders() for handle in handles):
+    held = root_keys.holders()
+    if any((place, handle) in held for place in places for handle in handles):
         raise Unsupported(
             "It holds the console's root key; it is looked after by `root_key`.", field="reference"
         )
-    ours = KeyVersion.objects.filter(handle__in=handles, key__key_store=store)
-    version = ours.exclude(key__state=KeyState.DESTROYED).select_related("key").first()
-    if version is not None:
-        raise AlreadyExists(
-            f"The console has this key already: {version.key.alias}.", field="reference"
-        )
+    ours = KeyVersion.objects.filter(handle__in=handles, key__key_store__in=places)
+    for version in ours.exclude(key__state=KeyState.DESTROYED).select_related("key"):
+        if beliefs.standing(version.key).filter(pk=version.pk).exists():
+            raise AlreadyExists(
+                f"The console has this key already: {version.key.alias}.", field="reference"
+            )
 
 
 def _model(view: KeyView) -> str:
@@ -210,14 +217,15 @@ def _model(view: KeyView) -> str:
 
 
 def _add_versions(change: Change[Any], key: Key, view: KeyView) -> int:
-    """Add the versions that have material; one whose destruction the store scheduled waits for it."""
+    """Add the versions that have material; one that the store is to destroy is watched until it is gone."""
     living = [version for version in view.versions if version.state not in GONE]
     for number, version in enumerate(living, 1):
+        if known_as_compromised(key.key_store, version):
+            version = as_compromised(version)
         row = new_version(key, version, number, change.now, change.caller.principal_id)
         row.save(force_insert=True)
         if row.condition == Condition.PENDING_DESTRUCTION:
-            at = row.destroy_at
-            add_job(change, key, JobKind.DESTROY_VERSION, version=row, run_after=at)
+            watch_end(change, key, row.destroy_at or change.now, version=row)
     return len(living)
 
 

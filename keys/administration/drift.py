@@ -14,7 +14,7 @@ from audit.events import Outcome, Subject
 from keys import clock, gate, jobs, targets
 from keys.actions import Action
 from keys.administration.following import Deciding, follow, lose
-from keys.administration.intents import check_ours, intend, raised
+from keys.administration.intents import bring_in_line, check_ours, intend, raised
 from keys.drift import looking, noting
 from keys.drift.looking import Looked
 from keys.drift.ways import accept_fault, as_found, repair_fault, revert_fault, ways
@@ -47,6 +47,10 @@ def _look(change: Change[Any], arguments: dict[str, Any]) -> None:
     key: Key = change.row
     try:
         looked = looking.look(key)
+    except Unsupported:
+        if not noting.any_open(key):
+            raise
+        return  # there is nothing to compare any more, and something to close
     except (Unavailable, BackendError) as error:
         noting.note_trouble([key], error)
         raise
@@ -58,8 +62,11 @@ def check_drift(change: Change[Any], *, reason: str = "") -> Key:
     """Compare a key with its store now, and write down what differs; returns the key.
 
     Raises BackendUnavailable, Unavailable or BackendError where the store could not be asked, and
-    Unsupported where it keeps no states of its own.
+    Unsupported where it keeps no states of its own. Where there is nothing to compare any more, what
+    was open is closed.
     """
+    if isinstance(change.row, Key):
+        return _close_all(change, change.row)
     looked: Looked = change.row
     key = _fresh(looked.key)
     looked = looked.on(key)
@@ -68,6 +75,9 @@ def check_drift(change: Change[Any], *, reason: str = "") -> Key:
         StoreView.objects.filter(key=key).update(look_at=change.now)
         change.facts["changed_meanwhile"] = True
         return key
+    if looked.window_opened:
+        # From now on the store can wait by itself: what differs is not somebody's doing.
+        bring_in_line(change, key)
     change.facts |= noting.note(looked)
     return key
 
@@ -80,7 +90,7 @@ def keep_watch(key: Key) -> None:
     try:
         looked = looking.look(key)
     except Unsupported:
-        noting.note_nothing(key)
+        _end(key)
         return
     except (Unavailable, BackendError) as error:
         noting.note_trouble([key], error)
@@ -89,6 +99,29 @@ def keep_watch(key: Key) -> None:
         check_drift(scheduler(), str(key.id))
     else:
         noting.confirm(looked)
+
+
+def tidy() -> None:
+    """Close what is still open about keys that were destroyed meanwhile; each key leaves an entry."""
+    for key in noting.over():
+        try:
+            _end(key)
+        except KeyServiceError as error:
+            logger.warning("Differences of a destroyed key could not be closed: %s", error.code)
+
+
+def _end(key: Key) -> None:
+    if noting.any_open(key):
+        check_drift(scheduler(), str(key.id))
+    noting.note_nothing(key)
+
+
+def _close_all(change: Change[Any], key: Key) -> Key:
+    fresh = _fresh(key)
+    if not looking.nothing_there(fresh):
+        raise Conflict("The key changed meanwhile; look again.")
+    change.facts |= noting.end_all(fresh)
+    return fresh
 
 
 # --- deciding

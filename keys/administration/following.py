@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from keys import jobs, lifecycle
-from keys.administration.intents import add_job, bring_in_line
+from keys import jobs, lifecycle, stores
+from keys.administration.intents import bring_in_line, watch_end
 from keys.backends.materials import check_value_of_public_key
 from keys.backends.views import KeyView, VersionView
 from keys.drift.comparing import Difference
@@ -22,7 +22,7 @@ from keys.drift.plain import moment
 from keys.drift.ways import steps_of_key, steps_of_version, version_of
 from keys.errors import Conflict
 from keys.gate.changes import Change
-from keys.models import Drift, Job, Key, KeyVersion, StoreView
+from keys.models import Drift, Job, Key, KeyStore, KeyVersion, StoreView
 from keys.models.drift import DriftField
 from keys.models.job import OPEN_STATES, JobKind
 from keys.models.key import ManagementModel, Origin
@@ -51,13 +51,15 @@ def follow(change: Change[Deciding], d: Difference) -> None:
 
 
 def lose(change: Change[Deciding], d: Difference) -> None:
-    """Write that material is gone, without a replacement yet: what repairing begins with."""
+    """Write that material is gone, without a replacement yet: what repairing begins with.
+
+    Handles are kept, though the next version is the first of a new key there (beliefs.standing): a
+    compromised version that comes back is known by its handle.
+    """
     key = change.row.key
     if d.field == DriftField.KEY_MISSING:
         for version in key.versions.exclude(state__in=GONE):
             lose_version(change, version)
-            # The next version is the first of a new key there: nothing of the old one is its parent.
-            lifecycle.set_condition(version, None, handle="")
         return
     lost = version_of(key, d.handle)
     if lost is not None and lost.state not in GONE:
@@ -95,7 +97,7 @@ def _key_state(change: Change[Deciding], d: Difference) -> None:
             columns["destroy_at"] = _their_date(change) or change.now + timedelta(
                 days=key.classification.destruction_days
             )
-            add_job(change, key, JobKind.DESTROY, run_after=columns["destroy_at"])
+            watch_end(change, key, columns["destroy_at"])
         lifecycle.move_key(key, step, **columns)
 
 
@@ -130,6 +132,9 @@ def _version_unknown(change: Change[Deciding], d: Difference) -> None:
     key, view = change.row.key, _their_version(change, d.handle)
     last = key.versions.order_by("-number").first()
     number = last.number + 1 if last else 1
+    if known_as_compromised(key.key_store, view):
+        view = as_compromised(view)
+    # What was voted on says whether it serves there (comparing.told_of).
     serves = view.primary and view.state in SERVING
     if serves:
         # It begins as any next version does; taking over is what deactivates the one before.
@@ -141,8 +146,7 @@ def _version_unknown(change: Change[Deciding], d: Difference) -> None:
         if _their_version(change, d.handle).state == VersionState.SUSPENDED:
             lifecycle.move_version(version, VersionState.SUSPENDED, change.now, change.reason)
     if version.condition == Condition.PENDING_DESTRUCTION:
-        at = version.destroy_at
-        add_job(change, key, JobKind.DESTROY_VERSION, version=version, run_after=at)
+        watch_end(change, key, version.destroy_at or change.now, version=version)
 
 
 def _version_state(change: Change[Deciding], d: Difference) -> None:
@@ -151,9 +155,7 @@ def _version_state(change: Change[Deciding], d: Difference) -> None:
         lose_version(change, version)
         return
     served = version.primary
-    if to == VersionState.ACTIVE and not served and _their_version(change, d.handle).primary:
-        _take_over(change, version)
-        return
+    # Active, and no more: whether it serves is a difference of its own, with votes of its own.
     for step in steps_of_version(VersionState(version.state), to):
         lifecycle.move_version(version, step, change.now, change.reason)
     if served and not version.primary:
@@ -172,7 +174,7 @@ def _version_destruction(change: Change[Deciding], d: Difference) -> None:
         if served:
             _rotate_now(change, version)
     lifecycle.set_condition(version, Condition.PENDING_DESTRUCTION, destroy_at=at)
-    add_job(change, version.key, JobKind.DESTROY_VERSION, version=version, run_after=at)
+    watch_end(change, version.key, at, version=version)
 
 
 def _primary(change: Change[Deciding], d: Difference) -> None:
@@ -226,8 +228,28 @@ def new_version(
         process_until=max(origin + timedelta(days=rules.recipient_days), now + GRACE)
         if served
         else None,
+        compromised_at=now if view.state == VersionState.COMPROMISED else None,
         destroy_at=view.destroy_at,
     )
+
+
+def known_as_compromised(store: KeyStore, view: VersionView) -> bool:
+    """Whether a version at a store is one that the console knows as compromised, by its handle there.
+
+    Not where both public keys are known and differ: a store may give a handle to another key.
+    """
+    rows = KeyVersion.objects.filter(
+        handle=view.handle,
+        state__in=[VersionState.COMPROMISED, VersionState.DESTROYED_COMPROMISED],
+        key__key_store__in=stores.places_like(store),
+    )
+    keys = rows.values_list("public_key", flat=True)
+    return any(not (view.public_key and known) or bytes(known) == view.public_key for known in keys)
+
+
+def as_compromised(view: VersionView) -> VersionView:
+    """Return a version as it is taken in that was compromised before: nobody comes back from that."""
+    return replace(view, state=VersionState.COMPROMISED, primary=False)
 
 
 def lose_version(change: Change[Any], version: KeyVersion, *, for_good: bool = False) -> None:
@@ -240,7 +262,9 @@ def lose_version(change: Change[Any], version: KeyVersion, *, for_good: bool = F
     if version.condition == Condition.CREATING:
         raise Conflict("A version of the key is being made; wait for its job.")
     if key.origin == Origin.IMPORTED and version.check_value and not for_good:
-        lifecycle.set_condition(version, Condition.UNAVAILABLE, handle="", destroy_at=None)
+        # Should a compromised one come back by another way, it is known by its handle.
+        handle = version.handle if version.state == VersionState.COMPROMISED else ""
+        lifecycle.set_condition(version, Condition.UNAVAILABLE, handle=handle, destroy_at=None)
         return
     for step in steps_of_version(VersionState(version.state), VersionState.DESTROYED):
         lifecycle.move_version(version, step, change.now, change.reason or "gone at its store")

@@ -107,8 +107,13 @@ def update_key_store(
     enabled: bool | None = None,
     reason: str = "",
 ) -> KeyStore:
-    """Change how a key store is reached, or switch it off; what is left out stays."""
+    """Change how a key store is reached, or switch it off; what is left out stays.
+
+    Raises Conflict where it holds the root key, or is to: officers agreed to where that is.
+    """
     row = change.row
+    if settings not in (None, row.settings) or credentials not in (None, row.credentials):
+        _check_may_move(row)
     row.settings = row.settings if settings is None else settings
     row.credentials = row.credentials if credentials is None else credentials
     registry.check_settings(row.kind, row.settings, row.credentials)
@@ -122,6 +127,19 @@ def update_key_store(
     row.save()
     change.touch("key_store", row.id)
     return row
+
+
+def _check_may_move(row: KeyStore) -> None:
+    if root_keys.holds_a_root_key(row.id):
+        raise Conflict(
+            f"{row.title} holds the root key, or one that is not destroyed there yet: its settings and "
+            "credentials stay as officers agreed to them. Rotate the root key to another key store first."
+        )
+    if root_keys.is_to_hold_one(row.id):
+        raise Conflict(
+            f"{row.title} is to hold a root key that is being made: its settings and credentials stay as "
+            "officers agreed to them. Once it is made, rotate the root key to another key store first."
+        )
 
 
 @gate.change(Action.CHECK_KEY_STORE, on=targets.key_store)

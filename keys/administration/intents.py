@@ -96,6 +96,18 @@ def add_job(
     return job
 
 
+def watch_end(
+    change: Change[Any], key: Key, at: datetime, *, version: KeyVersion | None = None
+) -> Job:
+    """Write the intent to see, from `at` on, that the store destroyed a key or a version by itself.
+
+    For a destruction that was scheduled there, past the console: whoever cancels it there in time
+    has saved the material, so the job destroys nothing, and needs no votes.
+    """
+    kind = JobKind.DESTROY_VERSION if version else JobKind.DESTROY
+    return add_job(change, key, kind, version=version, activate=False, run_after=at)
+
+
 def bring_in_line(change: Change[Any], key: Key) -> None:
     """Ask the key's store to follow a change of state, right after it is committed and until it does."""
     job = aligning.intend(key, change.caller.principal_id, change.now, change.reason)

@@ -177,6 +177,7 @@ def cancel_destruction(change: Change[Key], *, reason: str = "") -> Key:
     One that never got its material waits for its import again.
     """
     key = change.row
+    check_ours(key)
     if key.state != KeyState.PENDING_DESTRUCTION:
         raise StateForbids("The key is not waiting for destruction.")
     jobs.cancel(key, JobKind.DESTROY, 0, change.now)

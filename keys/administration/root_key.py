@@ -14,14 +14,30 @@ from keys.gate.changes import Change
 from keys.models import KeyStore
 from keys.root_keys import log, making, opening, rows
 from keys.root_keys.overview import Overview
-from keys.root_keys.rows import RootState
 
 # Seconds that whoever asks waits for material to be sealed anew; the sweeps do the rest.
 AT_ONCE = 5.0
 
 
-@gate.change(Action.HOLD_ROOT_KEY, on=targets.house)
-def hold_root_key(change: Change[None], *, key_store: str, reason: str = "") -> Overview:
+def _name_root_and_holder(change: Change[None], arguments: dict[str, Any]) -> None:
+    """Say in what officers vote on where the store is, and which root key it is to hold, or holds how."""
+    store = _store(arguments["key_store"])
+    row = rows.current()
+    if row is not None:
+        told = {"root_key": row.id, "holder_sha256": rows.holder_digest(row)}
+    else:
+        told = {"root_key": sealing.root_key_id(sealing.root_key()).hex()}
+    _fill_in(arguments, rows.place(store) | told)
+
+
+@gate.change(Action.HOLD_ROOT_KEY, on=targets.house, prepare=_name_root_and_holder)
+def hold_root_key(
+    change: Change[None],
+    *,
+    key_store: str,
+    holder: dict[str, Any] | None = None,
+    reason: str = "",
+) -> Overview:
     """Let a key store hold the present root key, wrapped by a key made there for it.
 
     Nothing is sealed anew: it stays the same root key. Once it is current there, the file or the
@@ -29,20 +45,30 @@ def hold_root_key(change: Change[None], *, key_store: str, reason: str = "") -> 
     Returns how root keys stand; where the store can't be reached it goes on by itself later. Where
     a backup of the log was put back that doesn't know of this store's root keys yet, they are
     recognised. Raises Conflict where a store holds it already, Unsupported for a store that is itself
-    sealed under it.
+    sealed under it. `holder` is filled in: where the store is, and which root key.
     """
-    store = _holder(key_store)
+    seen = holder or {}
+    store = _holder(key_store, seen)
     row = rows.current()
     if row is not None:
-        return _recognise(change, row, store)
+        return _recognise(change, row, store, seen)
+    if newest := log.newest():
+        raise Conflict(
+            f"The log says that a key store holds the root key {newest} already, and the material "
+            "database does not have it. Put both databases back as of one time, or rotate the root key."
+        )
     _check_is_the_houses(sealing.root_key_id(sealing.root_key()).hex())
-    return _intend(change, rows.HOLD, store)
+    return _intend(change, rows.HOLD, store, seen)
 
 
 def _name_the_holder(change: Change[None], arguments: dict[str, Any]) -> None:
-    """Say in what officers vote on which store will hold the new root key."""
-    if arguments.get("key_store"):
-        return
+    """Say in what officers vote on which store will hold the new root key, and where that is."""
+    if not arguments["key_store"]:
+        arguments["key_store"] = _present_holder()
+    _fill_in(arguments, rows.place(_store(arguments["key_store"])))
+
+
+def _present_holder() -> str:
     row = rows.current()
     if row is None:
         raise Invalid(
@@ -53,31 +79,53 @@ def _name_the_holder(change: Change[None], arguments: dict[str, Any]) -> None:
     store = KeyStore.objects.filter(pk=row.store_id).first()
     if store is None:
         raise Unavailable("The key store that holds the root key is not configured here.")
-    arguments["key_store"] = store.name
+    return store.name
+
+
+def _fill_in(arguments: dict[str, Any], told: dict[str, Any]) -> None:
+    if arguments["holder"] not in (None, told):
+        raise Conflict(
+            "The key store is not the one, or not where, that was asked for: its settings or credentials "
+            "are others now, or it holds another root key. Ask again."
+        )
+    arguments["holder"] = told
 
 
 @gate.change(Action.ROTATE_ROOT_KEY, on=targets.house, prepare=_name_the_holder)
-def rotate_root_key(change: Change[None], *, key_store: str = "", reason: str = "") -> Overview:
+def rotate_root_key(
+    change: Change[None],
+    *,
+    key_store: str = "",
+    holder: dict[str, Any] | None = None,
+    reason: str = "",
+) -> Overview:
     """Make a new root key, held by a new key in a key store: the present one's where left out.
 
     It seals from the moment it is current. What the old one sealed is sealed anew, here as far as
     it goes and by the sweeps after; then the old one is retired, and the key that held it destroyed
     at its store. A root key that only a file holds is replaced by one that the named store holds.
-    Returns how root keys stand. Raises Conflict while another is being made.
+    Returns how root keys stand. Raises Conflict while another is being made. `holder` is filled in:
+    where the store is, and how it is reached.
     """
-    store = _holder(key_store)
-    return _intend(change, rows.NEW, store)
+    seen = holder or {}
+    return _intend(change, rows.NEW, _holder(key_store, seen), seen)
 
 
-def _holder(reference: Any) -> KeyStore:
-    """Return the key store that is to hold a root key. Raises NotFound, Invalid, Unsupported, Conflict."""
+def _store(reference: Any) -> KeyStore:
     if not isinstance(reference, str) or not reference:
         raise Invalid("key_store must name a key store.", field="key_store")
     store = targets.key_store(reference, {}).row
     opening.check_can_hold(store)
+    return store
+
+
+def _holder(reference: Any, seen: dict[str, Any]) -> KeyStore:
+    """Return the key store that is to hold a root key. Raises NotFound, Invalid, Unsupported, Conflict."""
+    store = KeyStore.objects.select_for_update().get(pk=_store(reference).pk)
+    making.check_is_as_asked(store, seen)
     if not store.enabled:
         raise Conflict(f"The key store {store.name} is switched off.")
-    if RootKey.objects.filter(state=RootState.MAKING).exists():
+    if rows.intents():
         raise Conflict("A root key is being made already; see how it stands.")
     return store
 
@@ -91,11 +139,11 @@ def _check_is_the_houses(own: str) -> None:
         )
 
 
-def _intend(change: Change[None], prefix: str, store: KeyStore) -> Overview:
+def _intend(change: Change[None], prefix: str, store: KeyStore, seen: dict[str, Any]) -> Overview:
     """Write the intent into the log; its row follows, since no transaction spans both databases."""
     intent = rows.new_intent(prefix)
     change.outcome, change.about = Outcome.STARTED, log.subject(intent)
-    change.facts |= {"step": log.ASKED, "key_store": store.name}
+    change.facts |= {"step": log.ASKED, "key_store": store.name, "holder": seen}
     change.after(lambda: _begin(intent, store.id))
     return root_keys.standing()  # what after() returns takes its place
 
@@ -107,18 +155,20 @@ def _begin(intent: str, store_id: uuid.UUID) -> Overview:
     return root_keys.standing()
 
 
-def _recognise(change: Change[None], row: RootKey, store: KeyStore) -> Overview:
+def _recognise(
+    change: Change[None], row: RootKey, store: KeyStore, seen: dict[str, Any]
+) -> Overview:
     """Have the log say again what an older copy of it doesn't: that this store holds the root key."""
     if row.store_id != store.id or log.knows(row):
         raise Conflict(
             "A key store holds the root key already. Rotate it to have a new one in another store."
         )
     change.outcome, change.about = Outcome.STARTED, log.subject(row.id)
-    change.facts |= {"step": log.RECOGNITION, "key_store": store.name}
-    change.after(lambda: _recognised(store.id))
+    change.facts |= {"step": log.RECOGNITION, "key_store": store.name, "holder": seen}
+    change.after(lambda: _recognised(seen))
     return root_keys.standing()
 
 
-def _recognised(store_id: uuid.UUID) -> Overview:
-    making.recognise(store_id)
+def _recognised(seen: dict[str, Any]) -> Overview:
+    making.recognise(seen)
     return root_keys.standing()

@@ -77,6 +77,7 @@ def transition_version(
 @gate.change(Action.CANCEL_VERSION_DESTRUCTION, on=targets.key)
 def cancel_version_destruction(change: Change[Key], *, number: int, reason: str = "") -> KeyVersion:
     """Take a version's scheduled destruction back, as long as it is not being carried out."""
+    check_ours(change.row)
     version = find_version(change.row, number)
     if version.condition != Condition.PENDING_DESTRUCTION:
         raise StateForbids("The version is not waiting for destruction.")

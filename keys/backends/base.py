@@ -106,6 +106,8 @@ class Backend(abc.ABC):
 
     kind: ClassVar[str]
     protection: ClassVar[Protection]
+    # Whether what it keeps is sealed under the root key: such a store can't hold the root key itself.
+    needs_root_key: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(

@@ -42,7 +42,7 @@ TOO_BUSY = "The key store was too busy to start in time; it was not asked."
 class _GivenUp(BackendUnavailable):
     """This pool ended the call; the store said nothing. `begun`: it may have done what was asked."""
 
-    def __init__(self, detail: str, *, begun: bool = False) -> None:
+    def __init__(self, detail: str = "", *, begun: bool = False) -> None:
         super().__init__(detail)
         self.begun = begun
 

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings as django_settings
@@ -51,6 +52,9 @@ class Kind:
     credential: str = ""
     # It keeps states of its own: the console brings it in line, compares, discovers and adopts.
     remote: bool = False
+    # The settings that say which keys it leads to, however somebody signs in; None: every row has its own.
+    # () where handles are the same everywhere, as AWS's are.
+    place: tuple[str, ...] | None = None
     # The optional extra of this package that its library comes with: pip install kms-console[aws].
     extra: str = ""
 
@@ -73,6 +77,7 @@ KINDS: Mapping[str, Kind] = {
             "keys.backends.pkcs11.backend.Pkcs11Backend",
             workers=8,
             needs_credential=True,
+            place=("module", "token_label", "token_serial"),
             settings=(
                 Setting("module", "Module", "Path of the vendor's library.", required=True),
                 Setting("token_label", "Token label", "This, or the serial number."),
@@ -89,6 +94,7 @@ KINDS: Mapping[str, Kind] = {
             "keys.backends.aws.backend.AwsBackend",
             workers=16,
             remote=True,
+            place=(),
             extra="aws",
             settings=(
                 Setting("region", "Region", "Such as eu-central-1.", required=True),
@@ -107,6 +113,7 @@ KINDS: Mapping[str, Kind] = {
             "keys.backends.azure.backend.AzureBackend",
             workers=16,
             remote=True,
+            place=("vault_url",),
             extra="azure",
             settings=(
                 Setting("vault_url", "Vault", "https://NAME.vault.azure.net", required=True),
@@ -134,6 +141,7 @@ KINDS: Mapping[str, Kind] = {
             "keys.backends.gcp.backend.GcpBackend",
             workers=16,
             remote=True,
+            place=(),
             extra="gcp",
             settings=(
                 Setting(
@@ -162,6 +170,7 @@ KINDS: Mapping[str, Kind] = {
             workers=16,
             needs_credential=True,
             remote=True,
+            place=("address", "mount", "namespace"),
             extra="vault",
             settings=(
                 Setting("address", "Address", "https://vault.example.org:8200", required=True),
@@ -310,11 +319,23 @@ def _parse_reference(reference: str) -> tuple[str, str]:
         return "", ""
     scheme, _, name = reference.partition(":")
     if scheme == "env" and name.isidentifier() and name.isascii():
+        _check_not_ours(name in django_settings.PRIVATE_VARIABLES)
         return scheme, name
     if scheme == "file" and name.startswith("/") and "\x00" not in name:
+        path = Path(os.path.realpath(name))
+        private = [Path(os.path.realpath(each)) for each in django_settings.PRIVATE_PATHS]
+        _check_not_ours(any(path.is_relative_to(each) for each in private))
         return scheme, name
     # The text is not repeated: somebody may have typed the secret itself.
     raise Invalid("A credential reference is empty, env:NAME or file:/absolute/path.")
+
+
+def _check_not_ours(ours: bool) -> None:
+    if ours:
+        raise Invalid(
+            "That is a secret of the console itself, which no key store gets to see.",
+            field="credentials",
+        )
 
 
 def _made(

@@ -6,9 +6,12 @@ import hashlib
 import json
 from datetime import datetime
 
+from django.db.models import Q, QuerySet
+
 from keys.backends.base import Parent
 from keys.backends.views import KeyView, VersionView
-from keys.models import Key, StoreView
+from keys.models import Drift, Key, KeyVersion, StoreView
+from keys.models.drift import DriftField, DriftState
 from keys.models.key import ManagementModel, Origin
 from keys.states import GONE, Condition, KeyState, VersionState
 
@@ -51,8 +54,21 @@ def wanted(key: Key) -> KeyView:
 
 def parent(key: Key) -> Parent:
     """Return what a store needs to know of the key that new material is for."""
-    handles = key.versions.exclude(handle="").order_by("-number").values_list("handle", flat=True)
+    handles = standing(key).order_by("-number").values_list("handle", flat=True)
     return Parent(key.id, key.alias, key.algorithm, handles.first() or "")
+
+
+def standing(key: Key) -> QuerySet[KeyVersion]:
+    """Return the versions whose handles lead to the key that is at the store now.
+
+    Not those of a key that was lost there, and made anew: their handles are kept so that a
+    compromised one is known should it come back, and nothing new is made under them.
+    """
+    lost = Drift.objects.filter(key=key, field=DriftField.KEY_MISSING, state=DriftState.REPAIRED)
+    since = lost.order_by("-decided_at").values_list("decided_at", flat=True).first()
+    away = Q(condition=Condition.UNAVAILABLE, state=VersionState.COMPROMISED)
+    rows = key.versions.exclude(handle="").exclude(away)
+    return rows.filter(created_at__gte=since) if since else rows
 
 
 def digest(view: KeyView) -> str:

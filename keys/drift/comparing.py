@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ class Difference:
     """One thing that differs; `handle` names the version it is about, "" the whole key.
 
     `believed` and `observed` are plain JSON values: a state, a date in ISO 8601, a handle, a number
-    of days, tags by name (None: not there).
+    of days, tags by name (None: not there); of an unknown version what told_of() says.
     """
 
     field: DriftField
@@ -120,11 +121,25 @@ def _of_the_unexpected(
         return
     known = others.get(seen.handle)
     if known is None or _other_key(known, seen):
-        yield Difference(DriftField.VERSION_UNKNOWN, seen.handle, None, seen.state.value)
+        yield Difference(DriftField.VERSION_UNKNOWN, seen.handle, None, told_of(seen))
     elif known.state in GONE:
         # Destroyed, by all that the console knows, and there all the same.
         believed = known.state.value
         yield Difference(DriftField.VERSION_STATE, seen.handle, believed, seen.state.value)
+
+
+def told_of(version: VersionView) -> dict[str, Any]:
+    """Return all that accepting an unknown version would take over: votes for it are votes for this.
+
+    `public_key` is the SHA-256 of the DER SubjectPublicKeyInfo in hex, None where there is none.
+    """
+    key = version.public_key
+    return {
+        "state": version.state.value,
+        "primary": version.primary,
+        "destroy_at": written(version.destroy_at),
+        "public_key": hashlib.sha256(key).hexdigest() if key else None,
+    }
 
 
 def _of_the_baseline(expected: KeyView, seen: KeyView) -> Iterator[Difference]:

@@ -10,27 +10,67 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from django.db.models import QuerySet
+
 from keys.backends.views import KeyView, VersionView
-from keys.drift import beliefs
+from keys.drift import beliefs, ways
 from keys.drift.plain import moment, written
-from keys.models import Drift, Key, StoreView
+from keys.models import Drift, Job, Key, StoreView
 from keys.models.drift import DriftField, DriftState
-from keys.states import GONE, KeyState, VersionState
+from keys.models.job import JobKind
+from keys.states import GONE, SERVING, KeyState, VersionState
 
 
 def to_align(key: Key) -> KeyView:
     """Return what the console believes of a key, except where an open difference waits for a decision.
 
     A difference is held only where the console still believes what it believed when that was found:
-    who changes the very thing here has decided.
+    who changes the very thing here has decided. Two are held all the same, since undoing them is
+    what votes are for: a destruction that was scheduled there, and a version that was disabled there
+    and has only been replaced since.
     """
     wanted = beliefs.wanted(key)
-    undecided = Drift.objects.filter(key=key, state=DriftState.OPEN, decided_at=None)
-    for drift in undecided.order_by("found_at"):
+    for drift in undecided(key).order_by("found_at"):
         hold = HOLDERS.get(DriftField(drift.field))
         if hold is not None:
             wanted = hold(wanted, drift)
     return wanted
+
+
+def undecided(key: Key) -> QuerySet[Drift]:
+    """Return what differs, and nobody has decided on."""
+    return Drift.objects.filter(key=key, state=DriftState.OPEN, decided_at=None)
+
+
+def in_the_way(job: Job) -> bool:
+    """Whether a destruction has to wait: what it destroys may have been saved at the store.
+
+    So it is while an undecided difference says so of the state or the destruction of that key or
+    version. One that is outdated, or that nobody can decide on, holds nothing up.
+    """
+    rows = undecided(job.key).filter(field__in=_LIVES).select_related("key")
+    if job.kind == JobKind.DESTROY_VERSION:
+        handle = job.version.handle if job.version else ""
+        rows = rows.filter(handle__in=["", handle])
+    return any(_is_of_now(row) and not all(ways.ways(row).values()) for row in rows)
+
+
+_LIVES = (
+    DriftField.KEY_STATE,
+    DriftField.DESTRUCTION,
+    DriftField.VERSION_STATE,
+    DriftField.VERSION_DESTRUCTION,
+)
+
+
+def _is_of_now(drift: Drift) -> bool:
+    """Whether the console still believes what it did when the difference was found."""
+    if drift.field == DriftField.KEY_STATE:
+        return bool(drift.key.state == drift.believed)
+    if drift.field == DriftField.VERSION_STATE:
+        version = ways.version_of(drift.key, drift.handle)
+        return version is not None and version.state == drift.believed
+    return True
 
 
 def _key_missing(wanted: KeyView, drift: Drift) -> KeyView:
@@ -39,10 +79,16 @@ def _key_missing(wanted: KeyView, drift: Drift) -> KeyView:
 
 
 def _key_state(wanted: KeyView, drift: Drift) -> KeyView:
-    if wanted.state != drift.believed or drift.observed == KeyState.DESTROYED:
+    if drift.observed == KeyState.DESTROYED:
+        return wanted
+    scheduled = drift.observed == KeyState.PENDING_DESTRUCTION
+    # Whatever else is decided here about the key does not cancel its destruction there.
+    if wanted.state != drift.believed and (
+        not scheduled or wanted.state == KeyState.PENDING_DESTRUCTION
+    ):
         return wanted
     at = None
-    if drift.observed == KeyState.PENDING_DESTRUCTION:
+    if scheduled:
         row = StoreView.objects.filter(key=drift.key_id).first()
         at = moment(row.seen.get("destroy_at")) if row else None
     return replace(wanted, state=KeyState(str(drift.observed)), destroy_at=at)
@@ -69,12 +115,21 @@ def _held(version: VersionView, drift: Drift) -> VersionView | None:
     if drift.field == DriftField.VERSION_DESTRUCTION:
         same = written(version.destroy_at) == drift.believed
         return replace(version, destroy_at=moment(drift.observed)) if same else version
-    if version.state != drift.believed:
+    if version.state != drift.believed and not _only_replaced(version, drift):
         return version
     return (
         None
         if drift.observed in GONE
         else replace(version, state=VersionState(str(drift.observed)))
+    )
+
+
+def _only_replaced(version: VersionView, drift: Drift) -> bool:
+    """Whether a version that was disabled at the store, in an emergency say, was deactivated here since."""
+    return (
+        drift.observed == VersionState.SUSPENDED
+        and drift.believed in SERVING
+        and version.state == VersionState.DEACTIVATED
     )
 
 

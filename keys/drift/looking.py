@@ -29,6 +29,8 @@ class Looked:
     # How much later than believed the store may destroy, within its own window.
     later: timedelta
     at: datetime
+    # The store's longest window has begun to cover the key's destruction since the last look.
+    window_opened: bool = False
 
     def on(self, key: Key) -> Looked:
         """Return the same look, at the key as it is read now."""
@@ -62,7 +64,17 @@ def look(key: Key) -> Looked:
     window = backend.capabilities().window
     later = timedelta(days=window[1] if window else 1)
     found = tuple(compare(key, backend, seen, later))
-    return Looked(key, backend, seen, beliefs.digest(wanted), found, later, clock.now())
+    now = clock.now()
+    opened = window is not None and _covers_now(key, later, now)
+    return Looked(key, backend, seen, beliefs.digest(wanted), found, later, now, opened)
+
+
+def _covers_now(key: Key, longest: timedelta, now: datetime) -> bool:
+    """Whether the store can take a destruction over that it could not at the last look: it waits less long."""
+    row = StoreView.objects.filter(key=key).first()
+    if key.destroy_at is None or row is None or row.seen_at is None:
+        return False
+    return row.seen_at < key.destroy_at - longest <= now
 
 
 def check_comparable(key: Key) -> None:
@@ -71,6 +83,15 @@ def check_comparable(key: Key) -> None:
         raise Unsupported(f"{key.key_store.title} keeps no states of its own: nothing can differ.")
     if key.state == KeyState.DESTROYED:
         raise Unsupported(f"{key.alias} is destroyed: there is nothing to compare.")
+
+
+def nothing_there(key: Key) -> bool:
+    """Whether a key has nothing to compare: look() would raise Unsupported."""
+    try:
+        check_comparable(key)
+    except Unsupported:
+        return True
+    return not beliefs.wanted(key).versions
 
 
 def compare(key: Key, backend: Backend, seen: KeyView | None, later: timedelta) -> list[Difference]:

@@ -8,13 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from keys import clock
+from keys.drift import holding
 from keys.drift.comparing import Difference
 from keys.drift.looking import Looked
 from keys.drift.plain import to_plain
 from keys.errors import KeyServiceError, Throttled
+from keys.jobs.watching import only_watches
 from keys.jobs.work import MAKES_A_VERSION, REMOVES
 from keys.models import Drift, Job, Key, KeyVersion, StoreView
 from keys.models.drift import DriftField, DriftState
@@ -30,6 +32,8 @@ _dice = random.SystemRandom()
 
 def is_news(looked: Looked) -> bool:
     """Whether a look found what is not written down yet: something opens, closes, or differs anew."""
+    if looked.window_opened:
+        return True
     written = {_key_of(row): row for row in _open(looked.key)}
     found = {(d.field.value, d.handle): d for d in _told(looked.key, looked.differs)}
     if set(written) - set(found) - _under_way_fields(looked.key, written):
@@ -94,16 +98,27 @@ def note_trouble(keys: Iterable[Key], error: KeyServiceError) -> None:
 
 
 def note_nothing(key: Key) -> None:
-    """Write that there is nothing of a key to compare any more: what was open is over."""
-    for row in _open(key):
-        close(row, DriftState.GONE)
+    """Write that there is nothing of a key to compare now, and nothing open about it."""
     StoreView.objects.filter(key=key).update(trouble="", look_at=next_look(clock.now()))
 
 
-def tidy() -> None:
-    """Close what is still open about keys that were destroyed meanwhile."""
-    for row in Drift.objects.filter(state=DriftState.OPEN, key__state=KeyState.DESTROYED)[:LOOK_AT]:
-        close(row, DriftState.GONE)
+def end_all(key: Key) -> dict[str, int]:
+    """Close all that is open about a key of which there is nothing to compare, inside a transaction."""
+    StoreView.objects.select_for_update().filter(key=key).first()
+    over = [row for row in _open(key) if close(row, DriftState.GONE)]
+    return {"opened": 0, "closed": len(over), "open": _open(key).count()}
+
+
+def any_open(key: Key) -> bool:
+    """Whether something that differs of a key is still open."""
+    return _open(key).exists()
+
+
+def over(limit: int = LOOK_AT) -> list[Key]:
+    """Return keys that were destroyed while something of them still differed."""
+    rows = Drift.objects.filter(state=DriftState.OPEN, key__state=KeyState.DESTROYED)
+    ids = rows.order_by("key").values_list("key", flat=True).distinct()[:limit]
+    return list(Key.objects.filter(pk__in=list(ids)))
 
 
 def next_look(now: datetime) -> datetime:
@@ -176,8 +191,12 @@ def _open_one(key: Key, difference: Difference, at: datetime) -> None:
 
 def _told(key: Key, found: Iterable[Difference]) -> list[Difference]:
     """Return the differences that are not just the console's own work under way."""
-    hidden = _under_way(key)
-    return [difference for difference in found if difference.field not in hidden]
+    hidden, watched = _under_way(key), _watched(key)
+    return [
+        difference
+        for difference in found
+        if difference.field not in hidden and (difference.field, difference.handle) not in watched
+    ]
 
 
 def _under_way(key: Key) -> frozenset[str]:
@@ -188,10 +207,7 @@ def _under_way(key: Key) -> frozenset[str]:
     if _aligning(key).filter(error="").exists():
         return frozenset(DriftField.values)
     jobs = Job.objects.filter(key=key, state__in=OPEN_STATES)
-    begun = set(
-        jobs.filter(kind__in=REMOVES, run_after__lte=clock.now()).values_list("kind", flat=True)
-    )
-    begun |= set(jobs.filter(kind__in=REMOVES, attempts__gt=0).values_list("kind", flat=True))
+    begun = {job.kind for job in _begun(jobs) if not only_watches(job)}
     if JobKind.DESTROY in begun:
         return frozenset(DriftField.values)
     hidden: set[str] = set()
@@ -203,10 +219,30 @@ def _under_way(key: Key) -> frozenset[str]:
     return frozenset(hidden)
 
 
+def _begun(jobs: QuerySet[Job]) -> list[Job]:
+    """Return the jobs that remove material and have begun to, or may at any moment."""
+    now_or_before = Q(run_after__lte=clock.now()) | Q(attempts__gt=0)
+    rows = jobs.filter(now_or_before, kind__in=REMOVES).select_related("key", "version")
+    # One that waits for a decision does nothing: what is decided on has to be seen.
+    return [job for job in rows if not holding.in_the_way(job)]
+
+
+def _watched(key: Key) -> set[tuple[str, str]]:
+    """Return the losses, as field and handle, that a job is about to write down as the store's own doing."""
+    jobs = Job.objects.filter(key=key, state__in=OPEN_STATES)
+    expected: set[tuple[str, str]] = set()
+    for job in _begun(jobs):
+        if only_watches(job) and job.version is not None:
+            expected.add((DriftField.VERSION_MISSING, job.version.handle))
+        elif only_watches(job):
+            expected.add((DriftField.KEY_MISSING, ""))
+    return expected
+
+
 def _under_way_fields(key: Key, written: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return those of the written differences about which nothing can be said at the moment."""
-    hidden = _under_way(key)
-    return {name for name in written if name[0] in hidden}
+    hidden, watched = _under_way(key), _watched(key)
+    return {name for name in written if name[0] in hidden or name in watched}
 
 
 def _aligning(key: Key) -> QuerySet[Job]:

@@ -175,8 +175,11 @@ class Changer(Generic[S, P, R]):
         for step in change.besides:
             try:
                 step()
-            except DatabaseError:
-                logger.warning("What follows a change waits for the next sweep.")
+            except (DatabaseError, KeyServiceError) as error:
+                # The change itself stands; its job is in the database.
+                logger.warning(
+                    "What follows a change waits for the sweep: %s", type(error).__name__
+                )
         return cast(R, change.then()) if change.then is not None else result
 
     def _give_up(self, caller: Caller, reference: str, kwargs: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q, QuerySet, Value
+from django.db.models.functions import Least
 
 from audit.events import Outcome, Subject
 from keys import clock, gate, targets
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 # A store that stays away this often is given up on; a person can ask again.
 MOST_ATTEMPTS = 50
+# What the column holds, with room; a destruction that can't end is tried for years.
+MOST_COUNTED = 30_000
 
 
 def due(limit: int = 1000) -> list[uuid.UUID]:
@@ -65,7 +68,7 @@ def claim(job_id: uuid.UUID) -> Job | None:
         state=JobState.RUNNING,
         claimed_by=token,
         lease_until=_lease_end(),
-        attempts=F("attempts") + 1,
+        attempts=Least(F("attempts") + 1, Value(MOST_COUNTED)),
     )
     if not taken:
         return None
@@ -217,7 +220,10 @@ def _postpone(job: Job, error: KeyServiceError) -> None:
 
 
 def _put_back(job: Job, error: KeyServiceError) -> None:
-    _tell(_wait, job, error, after=_asked_to_wait(error))
+    after = _asked_to_wait(error)
+    if job.attempts >= MOST_ATTEMPTS:
+        after = max(after, 86_400)  # a person has to look; until then it is tried once a day
+    _tell(_wait, job, error, after=after)
 
 
 def _asked_to_wait(error: KeyServiceError) -> int:

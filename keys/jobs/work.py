@@ -6,6 +6,9 @@ keys.jobs claims a job, hands it to one of these, and writes what came of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+
+from django.db.models import F
 
 from keys import approvals, clock, targets
 from keys.actions import Action
@@ -13,9 +16,11 @@ from keys.algorithms import Usage
 from keys.backends.base import Backend, Material
 from keys.backends.proof import check_material
 from keys.drift import beliefs, holding
-from keys.errors import BackendError, Conflict
+from keys.errors import BackendError, Conflict, StillWaiting
+from keys.jobs import watching
 from keys.models import Approval, Drift, Job, Key, KeyVersion
-from keys.models.job import JobKind
+from keys.models.job import JobKind, JobState
+from keys.models.key import ManagementModel
 from keys.secret import Secret, same
 from keys.states import GONE, Condition, KeyState
 from keys.stores import backend_of
@@ -111,14 +116,10 @@ def remove_material(job: Job) -> Made:
 
 def destroy_key(job: Job) -> Made:
     """Destroy every version's material once the window is over by the database's clock, too."""
-    check_votes(job)
     key = job.key
-    if (
-        key.state != KeyState.PENDING_DESTRUCTION
-        or key.destroy_at is None
-        or clock.database_now() < key.destroy_at
-    ):
-        raise Conflict("The key is not waiting for this destruction.")
+    _check_time(key.state == KeyState.PENDING_DESTRUCTION, key.destroy_at, "key")
+    if _by_the_store(job):
+        return None
     backend = backend_of(key)
     living = key.versions.exclude(state__in=GONE).order_by("number")
     handles = [_handle_of(backend, key, version) for version in living]
@@ -127,13 +128,41 @@ def destroy_key(job: Job) -> Made:
 
 
 def destroy_version(job: Job) -> Made:
-    check_votes(job)
+    """Destroy one version's material, as destroy_key() does."""
     version = version_of(job)
-    waiting = version.condition == Condition.PENDING_DESTRUCTION and version.destroy_at is not None
-    if not waiting or clock.database_now() < version.destroy_at:  # type: ignore[operator]
-        raise Conflict("The version is not waiting for this destruction.")
+    waits = version.condition == Condition.PENDING_DESTRUCTION
+    _check_time(waits, version.destroy_at, "version")
+    if _by_the_store(job):
+        return None
     destroy_material(backend_of(job.key), job.key, version)
     return None
+
+
+def _check_time(waits: bool, at: datetime | None, what: str) -> None:
+    if not waits or at is None or clock.database_now() < at:
+        raise Conflict(f"The {what} is not waiting for this destruction.")
+
+
+def _by_the_store(job: Job) -> bool:
+    """Whether the store has destroyed by itself what is to go; False: the job has to do it, and may.
+
+    Raises StillWaiting while it is not yet to be done. Such a try changed nothing, so it doesn't
+    count: the destruction can be cancelled until one has.
+    """
+    try:
+        if holding.in_the_way(job):
+            raise watching.later("What differs at the key store is to be decided first.")
+        if watching.only_watches(job):
+            watching.check_gone(job)
+            return True
+    except StillWaiting:
+        held = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, claimed_by=job.claimed_by)
+        held.filter(attempts__gt=0).update(attempts=F("attempts") - 1)
+        raise
+    if job.key.model == ManagementModel.PROVIDER_MANAGED:
+        raise Conflict("The provider manages this key; nothing of it is destroyed from here.")
+    check_votes(job)
+    return False
 
 
 def align(job: Job) -> Made:
@@ -166,8 +195,13 @@ def take_back(job: Job) -> None:
         return
     begun = version.condition == Condition.CREATING
     returning = job.kind == JobKind.IMPORT and version.condition == Condition.UNAVAILABLE
-    if begun or returning:
+    if begun:
         destroy_material(backend_of(job.key), job.key, version)
+    elif returning:
+        # Only the material: the key at the store is what old ciphertexts need, once it comes back.
+        handle = _handle_of(backend_of(job.key), job.key, version)
+        if handle:
+            backend_of(job.key).remove(handle)
 
 
 def version_of(job: Job) -> KeyVersion:
@@ -212,11 +246,11 @@ def check_votes(job: Job) -> None:
 
 
 def _is_about(approval: Approval, action: Action, job: Job) -> bool:
-    """Whether votes are for what a job does: asked for itself, or what a decision on a difference means."""
+    """Whether votes are for what a job does: asked for itself, or the new version that repairs a key."""
     if (approval.action, approval.subject_id) == (action, str(job.key_id)):
         return True
-    decided = approval.action in (Action.ACCEPT_DRIFT, Action.REPAIR_DRIFT)
-    return decided and Drift.objects.filter(pk=approval.subject_id, key=job.key_id).exists()
+    repairs = approval.action == Action.REPAIR_DRIFT and job.kind == JobKind.ROTATE
+    return repairs and Drift.objects.filter(pk=approval.subject_id, key=job.key_id).exists()
 
 
 def _expired(job: Job) -> bool:

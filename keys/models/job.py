@@ -44,7 +44,8 @@ class Job(models.Model):
     approval = models.ForeignKey(
         "keys.Approval", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs"
     )
-    # Rotation: whether the new version takes over at once, or waits as pre-active.
+    # Rotation: whether the new version takes over at once, or waits as pre-active. Destruction: whether
+    # the console carries it out, or only waits until the store has, by itself (keys.jobs.watching).
     activate = models.BooleanField(default=True)
     requested_by = models.ForeignKey("keys.Principal", on_delete=models.PROTECT, related_name="+")
     reason = models.CharField(max_length=500, blank=True)

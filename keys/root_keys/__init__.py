@@ -15,10 +15,11 @@ import uuid
 from django.db import DatabaseError, IntegrityError
 
 from keys.backends.software.models import RootKey
-from keys.errors import KeyServiceError, LogUnavailable, Unavailable
-from keys.root_keys import log, making, opening, resealing, rows
+from keys.errors import KeyServiceError, LogUnavailable
+from keys.models import KeyStore
+from keys.root_keys import log, making, opening, resealing, rows, succession
 from keys.root_keys.overview import Overview, Root, overview, standing
-from keys.root_keys.rows import RootState
+from keys.stores import places_like
 
 __all__ = [
     "Overview",
@@ -27,6 +28,7 @@ __all__ = [
     "held_by_store",
     "holders",
     "holds_a_root_key",
+    "is_to_hold_one",
     "overview",
     "standing",
     "tidy",
@@ -46,7 +48,7 @@ def check_ready() -> None:
 
 def held_by_store() -> bool:
     """Whether a key store holds the root key that seals. Raises Unavailable."""
-    return rows.current() is not None
+    return bool(log.newest()) or rows.current() is not None
 
 
 def tidy(seconds: float = SECONDS) -> None:
@@ -59,10 +61,10 @@ def tidy(seconds: float = SECONDS) -> None:
     until = time.monotonic() + seconds
     try:
         log.take_up_lost_intents()
-        waiting = RootKey.objects.filter(state=RootState.MAKING)
-        for root_id in waiting.values_list("id", flat=True):
+        succession.follow_the_log()
+        for intent in rows.intents():
             try:
-                making.go_on(root_id)
+                making.go_on(intent)
             except LogUnavailable:
                 raise
             except KeyServiceError as error:
@@ -70,16 +72,30 @@ def tidy(seconds: float = SECONDS) -> None:
         resealing.go_on(until)
     except IntegrityError:
         logger.info("Another process was quicker with a root key.")
-    except (Unavailable, DatabaseError) as error:
+    except (KeyServiceError, DatabaseError) as error:
         logger.warning("Root keys wait for the next sweep: %s", type(error).__name__)
 
 
 def holds_a_root_key(store_id: uuid.UUID) -> bool:
     """Whether software keys can't be opened without this store: it must not be switched off."""
-    return any(store == store_id for store, _ in holders())
+    return any(store == store_id for store, _ in _held())
+
+
+def is_to_hold_one(store_id: uuid.UUID) -> bool:
+    """Whether a root key is being made that this store is to hold: officers agreed to where it is."""
+    return RootKey.objects.filter(store_id=store_id, pk__in=rows.intents()).exists()
 
 
 def holders() -> set[tuple[uuid.UUID, str]]:
-    """Return (store, handle) of every key that holds a root key: not to be adopted, nor destroyed."""
+    """Return (store, handle) of every key that holds a root key: not to be adopted, nor destroyed.
+
+    Under each key store that leads to the same keys: a second one hides nothing.
+    """
+    held = _held()
+    stores = {row.id: places_like(row) for row in KeyStore.objects.filter(pk__in=dict(held))}
+    return held | {(like.id, handle) for store, handle in held for like in stores.get(store, ())}
+
+
+def _held() -> set[tuple[uuid.UUID, str]]:
     held = RootKey.objects.exclude(store_id=rows.NOWHERE).exclude(handle="")
     return set(held.values_list("store_id", "handle"))

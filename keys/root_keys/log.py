@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +19,12 @@ from audit.models import Entry
 from keys import clock, gate, targets
 from keys.actions import Action
 from keys.backends.software.models import RootKey
-from keys.errors import Unavailable
+from keys.errors import Conflict, Unavailable
 from keys.gate.changes import Change
 from keys.models import KeyStore
 from keys.root_keys import rows
-from keys.root_keys.rows import RootState
 from keys.services import scheduler
+from keys.stores import places_like
 
 KIND = "root_key"
 NAME = "Root key"
@@ -90,41 +91,125 @@ def _tell(
     change.facts |= told
 
 
-def asked(row: RootKey) -> bool:
-    """Whether an entry says that this was asked for, of this store: the row alone allows nothing."""
-    store = KeyStore.objects.filter(pk=row.store_id).first()
-    named = {facts.get("key_store") for facts in _steps(row.id, ASKED)}
-    return store is not None and store.name in named
+def end(
+    action: Action,
+    intent: str,
+    root_id: str,
+    step: str,
+    facts: Mapping[str, str],
+    outcome: Outcome = Outcome.SUCCESS,
+    why: str = "",
+) -> bool:
+    """Leave the one entry that ends an intent, made or failed; False where it has its end already.
+
+    Of two workers at one intent only one can tell: what the other made is never used.
+    """
+    if ended(intent):
+        return False
+    with suppress(Conflict):
+        _end(
+            scheduler(),
+            action=action.value,
+            intent=intent,
+            root=root_id,
+            outcome=outcome.value,
+            why=why,
+            told={**facts, "step": step, "intent": intent},
+        )
+        return True
+    return False
+
+
+@gate.change(Action.RUN_JOB, on=targets.house)
+def _end(
+    change: Change[None],
+    *,
+    action: str,
+    intent: str,
+    root: str,
+    outcome: str,
+    why: str,
+    told: dict[str, Any],
+    reason: str = "",
+) -> None:
+    change.record_as, change.about = Action(action), subject(root)
+    if ended(intent):
+        raise Conflict("This intent has come to its end already.")
+    # Two who end one intent at the same time both touch this: the second is decided again.
+    change.touch(change.target.kind, change.target.id)
+    change.outcome, change.why = Outcome(outcome), why
+    change.facts |= told
+
+
+def asked(row: RootKey) -> dict[str, Any]:
+    """Return what was asked for of this store, as officers saw it, or {}: the row alone allows nothing."""
+    for facts in _steps(row.id, ASKED):
+        holder = facts.get("holder")
+        if isinstance(holder, dict) and holder.get("id") == str(row.store_id):
+            return holder
+    return {}
 
 
 def newest() -> str:
-    """Return the id of the root key that was made last: what is never destroyed. "" where there is none."""
+    """Return the id of the root key that was made last: it seals, and is never destroyed.
+
+    "" where no store ever held one. Raises Unavailable.
+    """
     last = [next(_made(action), (-1, "", {})) for action in ACTIONS]
     return max(last, key=lambda made: made[0])[1]
 
 
-def made_by(intent: str, action: Action) -> bool:
-    """Whether an entry says that this intent came to a root key: its holder's key may be in use."""
-    return any(facts.get("intent") == intent for _, _, facts in _made(action))
+def ended(intent: str) -> bool:
+    """Whether an intent came to its end, a root key or a failure: it is good once. Raises Unavailable."""
+    return bool(made_by(intent)) or told(intent, FAILED)
+
+
+def made_by(intent: str) -> str:
+    """Return the id of the root key that this intent came to, or ""."""
+    found = (
+        root_id
+        for action in ACTIONS
+        for _, root_id, facts in _made(action)
+        if facts.get("intent") == intent
+    )
+    return next(found, "")
 
 
 def holder_of(row: RootKey, store: KeyStore) -> bool:
-    """Whether the log says that this key in this store was made to hold this root key."""
-    said = [(facts.get("key_store"), facts.get("handle")) for facts in _steps(row.id, MADE)]
-    return (store.name, row.handle) in said
+    """Whether the log says that this key in this store was made to hold this root key, and no later one."""
+    said = _held_by(store, row.handle)
+    own = [index for index, root_id, name in said if root_id == row.id and name == store.name]
+    others = [index for index, root_id, _ in said if root_id != row.id]
+    return bool(own) and max(own) > max(others, default=-1)
+
+
+def names_holder(store: KeyStore, handle: str) -> bool:
+    """Whether any entry says that this key was made to hold a root key."""
+    return bool(_held_by(store, handle))
+
+
+def _held_by(store: KeyStore, handle: str) -> list[tuple[int, str, str]]:
+    """Return index, root key's id and key store's name of each entry that names this key, by any store's row."""
+    names = {place.name for place in places_like(store)}
+    return [
+        (index, root_id, facts["key_store"])
+        for action in ACTIONS
+        for index, root_id, facts in _made(action)
+        if facts.get("handle") == handle and facts.get("key_store") in names
+    ]
 
 
 def take_up_lost_intents() -> None:
     """Write the row of what was asked for where the process ended right after the entry."""
     # In this order: what was made is told before its intent's row goes.
-    if RootKey.objects.filter(state=RootState.MAKING).exists():
+    if rows.intents():
         return
     last = max(filter(None, map(_last, ACTIONS)), key=lambda entry: entry.index, default=None)
     if last is None or last.outcome != Outcome.STARTED or last.at > clock.now() - LOST_AFTER:
         return
     facts = json.loads(bytes(last.body)).get("facts", {})
     store = KeyStore.objects.filter(name=facts.get("key_store")).first()
-    if facts.get("step") == ASKED and store is not None:
+    if facts.get("step") == ASKED and store is not None and not ended(last.object_id):
         rows.write_intent(last.object_id, store.id)
 
 
@@ -136,9 +221,12 @@ def _last(action: Action) -> Entry | None:
 def _made(action: Action) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield index, root key's id and facts of the entries that say one was made, newest first."""
     entries = Entry.objects.filter(action=action, object_kind=KIND, outcome=Outcome.SUCCESS)
-    for index, root_id, body in entries.order_by("-index").values_list(
-        "index", "object_id", "body"
-    ):
+    columns = entries.order_by("-index").values_list("index", "object_id", "body")
+    try:
+        found = list(columns)
+    except DatabaseError:
+        raise Unavailable("The database can't be reached now.") from None
+    for index, root_id, body in found:
         facts = json.loads(bytes(body)).get("facts", {})
         if facts.get("step") == MADE:
             yield index, root_id, facts

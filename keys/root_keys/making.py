@@ -1,15 +1,18 @@
 """Letting a key store hold a root key: the one that a file held until now, or a new one.
 
 The intent is a row before the store is asked, and the holder's key is made there under a label that
-follows from the intent, so a second try after a crash finds what the first one left. No transaction
-is open while a store is asked.
+follows from the intent, so a second try after a crash finds what the first one left. The root key's own
+row is written before the entry that ends the intent; the entry decides. No transaction is open while
+a store is asked.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
@@ -31,7 +34,7 @@ from keys.errors import (
 )
 from keys.models import KeyStore
 from keys.primitives.xaes import KEY_BYTES
-from keys.root_keys import log, opening, rows
+from keys.root_keys import log, opening, rows, succession
 from keys.root_keys.rows import RootState
 from keys.secret import Secret
 
@@ -44,7 +47,7 @@ PATIENCE = timedelta(days=1)
 
 
 def go_on(intent: str) -> None:
-    """Take what was asked for as far as it goes. Safe to repeat.
+    """Take what was asked for as far as it goes. Safe to repeat; an intent is good once.
 
     Where the store can't be reached the row waits for another time. Raises what it failed with for
     good, after its entry is left and the holder's key taken back.
@@ -52,14 +55,20 @@ def go_on(intent: str) -> None:
     row = rows.claim(intent, RootState.MAKING)
     if row is None:
         return
-    if log.told(intent, log.FAILED) or not log.asked(row):
+    asked = log.asked(row)
+    if log.ended(intent) or not asked:
         # The process ended before the row was removed; or nobody who may has asked for this.
-        row.delete()
+        _finish(row)
         return
     try:
-        made, root = _made(row)
-        _tell_made(made, action_of(intent), intent)
-        _take_over(row, made, root)
+        made, root = _made(row, asked)
+        if _written(row, made) and log.end(
+            action_of(intent), intent, made.id, log.MADE, _told(made)
+        ):
+            opening.remember(made.id, root)
+            succession.take_over(made)
+        if log.ended(intent):
+            _finish(row)
     except KeyServiceError as error:
         if isinstance(error, Unavailable) and clock.now() < row.created_at + PATIENCE:
             rows.put_off(row, clock.now() + _pause(error))
@@ -67,14 +76,17 @@ def go_on(intent: str) -> None:
             raise
 
 
-def recognise(store_id: uuid.UUID) -> None:
-    """Tell of root keys that a store holds and the log doesn't know, where the store opens them."""
-    unknown = RootKey.objects.filter(store_id=store_id).exclude(state=RootState.MAKING)
-    # The one that seals last: what was told last is what is never destroyed.
-    for row in sorted(unknown.exclude(wrapped=b""), key=lambda row: row.state == RootState.CURRENT):
-        if not log.knows(row):
-            opening.unwrap(row)
-            _tell_made(row, Action.HOLD_ROOT_KEY, "")
+def recognise(agreed: dict[str, Any]) -> None:
+    """Tell of the one root key that officers recognised, held as they saw it, where its store opens it.
+
+    Raises Conflict where the row, or where its store is, is another by now.
+    """
+    row = RootKey.objects.filter(pk=agreed["root_key"], state=RootState.CURRENT).first()
+    if row is None or rows.holder_digest(row) != agreed["holder_sha256"]:
+        raise Conflict("The root key is not held as it was when officers agreed; ask again.")
+    _as_asked(row, agreed)
+    opening.unwrap(row)
+    log.tell(Action.HOLD_ROOT_KEY, row.id, log.MADE, {**_told(row), "intent": ""}, again=True)
 
 
 def holder_spec(able: Capabilities) -> tuple[str, str]:
@@ -100,26 +112,36 @@ def _pause(error: KeyServiceError) -> timedelta:
     return max(PAUSE, timedelta(seconds=min(float(asked), 3600.0)))
 
 
-def _made(row: RootKey) -> tuple[RootKey, Secret]:
-    """Return the row of a root key that a key at the store holds, proved, and the root key."""
-    store, there = opening.holder(row.store_id)
+def _made(row: RootKey, asked: dict[str, Any]) -> tuple[RootKey, Secret]:
+    """Return the row of a root key that a key at the store holds, proved, and the root key.
+
+    Raises Conflict where the store is not the one, or not where, that officers agreed to.
+    """
+    there = _as_asked(row, asked)
     holds = row.id.startswith(rows.HOLD)
-    if holds and rows.current() is not None:
+    if holds and (rows.current() is not None or log.newest()):
         raise Conflict("A key store holds the root key already.")
     spec, algorithm = holder_spec(there.capabilities())
     material = _holder_key(there, row, spec, algorithm)
+    rows.note_handle(row, material.handle)
     check_material(there, material, spec, Usage.ENCRYPT_DECRYPT, algorithm)
     root = sealing.root_key() if holds else Secret(os.urandom(KEY_BYTES))
     root_id = sealing.root_key_id(root).hex()
+    if holds and root_id != asked.get("root_key"):
+        raise Conflict("The root key of this host is not the one that officers agreed to.")
+    if _holds_any(row.store_id, material.handle):
+        raise Conflict("The key at the store holds another root key already.")
     aad = opening.bound(root_id, algorithm)
     made = RootKey(
         id=root_id,
         wrapped=there.encrypt(material.handle, algorithm, root.reveal(), aad),
-        store_id=store.id,
+        store_id=row.store_id,
         handle=material.handle,
         algorithm=algorithm,
-        state=RootState.CURRENT,
+        state=RootState.MAKING,
     )
+    if holds and (before := _wrapped_before(made, root)) is not None:
+        return before, root
     if opening.unwrap(made) != root:
         raise BackendError("The key store does not give back the root key that it wrapped.")
     return made, root
@@ -138,68 +160,104 @@ def _named(row: RootKey, algorithm: str = "") -> tuple[uuid.UUID, Parent]:
     return label, Parent(label, "root key", algorithm)
 
 
-def _tell_made(made: RootKey, action: Action, intent: str) -> None:
-    """Have the log say who holds it, and how: before it seals, since no other is opened.
+def check_is_as_asked(store: KeyStore, asked: dict[str, Any]) -> None:
+    """Raise Conflict where a key store is elsewhere, or is reached otherwise, than was asked for."""
+    if any(asked.get(name) != value for name, value in rows.place(store).items()):
+        raise Conflict(
+            f"The key store {store.name} was changed since this was asked for: its kind, settings or "
+            "credentials are others. Ask again."
+        )
 
-    Told again where an earlier try was told and got no further: that one's wrapping is lost.
-    """
+
+def _as_asked(row: RootKey, asked: dict[str, Any]) -> Backend:
+    """Return the holder's backend, asked only where officers agreed to. Raises Conflict, Unavailable."""
+    check_is_as_asked(opening.holder_row(row.store_id), asked)
+    return opening.holder(row.store_id)[1]
+
+
+def _told(made: RootKey) -> dict[str, str]:
+    """Return what the log says of who holds it, and how: before it seals, since no other is opened."""
     store = KeyStore.objects.filter(pk=made.store_id).first()
-    told = {
+    return {
         "key_store": store.name if store else str(made.store_id),
         "handle": made.handle,
         "algorithm": made.algorithm,
         "holder_sha256": rows.holder_digest(made),
-        "intent": intent,
     }
-    log.tell(action, made.id, log.MADE, told, again=True)
 
 
-def _take_over(intent: RootKey, made: RootKey, root: Secret) -> None:
-    """Let it seal from this moment, where the claim still holds; what sealed until now begins to retire."""
-    own = opening.file_root()
-    try:
-        with transaction.atomic(using=rows.alias()):
-            mine = RootKey.objects.filter(pk=intent.pk, retired_at=intent.retired_at)
-            if not mine.delete()[0]:
-                raise BackendUnavailable("Somebody else is at work on it.")
-            before = rows.current()
-            if before is not None:
-                rows.move(before, RootState.RETIRING)
-            elif own and own != made.id:
-                rows.note_file_root(own)
-            made.save(force_insert=True)
-    except IntegrityError:
-        raise BackendUnavailable("Another root key took over at the same time.") from None
-    opening.remember(made.id, root)
+def _written(row: RootKey, made: RootKey) -> bool:
+    """Write the new root key's row, before its entry; whether the claim of its intent still holds.
 
-
-def _given_up(row: RootKey, error: KeyServiceError) -> bool:
-    """End it for good: the holder's key is destroyed, the failure told, the row removed.
-
-    Where the store can't be reached for that, the row waits, and all of it is tried again. Where
-    somebody else has claimed the row meanwhile, and may have come further, nothing is touched.
+    What was told is then never without its row, whoever of two workers tells.
     """
     if not rows.renew(row):
         return False
+    if RootKey.objects.filter(pk=made.pk, handle=made.handle, wrapped=made.wrapped).exists():
+        return True
     try:
-        _take_back(row)
-    except Unavailable:
-        rows.put_off(row, clock.now() + PAUSE)
-        return False
-    told = {"error": error.detail}
-    log.tell(action_of(row.id), row.id, log.FAILED, told, Outcome.FAILED, error.code)
-    RootKey.objects.filter(pk=row.pk, state=RootState.MAKING).delete()
+        with transaction.atomic(using=rows.alias()):
+            made.save(force_insert=True)
+    except IntegrityError:
+        raise BackendUnavailable("The root key's row is there already.") from None
     return True
 
 
-def _take_back(row: RootKey) -> None:
-    if log.made_by(row.id, action_of(row.id)):
-        # It came as far as a root key once: a stray key at the store is better than one too few.
-        return
+def _wrapped_before(made: RootKey, root: Secret) -> RootKey | None:
+    """Return the row of the same root key that an earlier try wrote: another wrapping could be told of it."""
+    before = rows.written().filter(pk=made.pk).first()
+    if before is None:
+        return None
+    with suppress(BackendError):
+        there = (before.store_id, before.handle) == (made.store_id, made.handle)
+        if there and opening.unwrap(before) == root:
+            return before
+    before.delete()  # not written here
+    return None
+
+
+def _finish(row: RootKey) -> None:
+    """Be done with an intent that has its end, or that nobody asked for; what was made besides goes."""
+    asked = log.asked(row)
     try:
-        _, there = opening.holder(row.store_id)
+        if asked and log.told(row.id, log.FAILED):
+            _take_back(row, asked)
+    except Unavailable:
+        rows.put_off(row, clock.now() + PAUSE)
+        return
+    if asked and row.handle:
+        for made in rows.written().filter(store_id=row.store_id, handle=row.handle):
+            if not log.knows(made):
+                made.delete()
+    RootKey.objects.filter(pk=row.pk, state=RootState.MAKING).delete()
+
+
+def _given_up(row: RootKey, error: KeyServiceError) -> bool:
+    """End it for good: the failure is told, the holder's key destroyed, the row removed.
+
+    Where the store can't be reached for that, the row waits for it. Where somebody else has claimed
+    the row meanwhile, or has come further, nothing is touched: then it has not failed.
+    """
+    if not rows.renew(row):
+        return False
+    action, told = action_of(row.id), {"error": error.detail}
+    failed = log.end(action, row.id, row.id, log.FAILED, told, Outcome.FAILED, error.code)
+    _finish(row)
+    return failed
+
+
+def _take_back(row: RootKey, asked: dict[str, Any]) -> None:
+    """Destroy the key that was made for what failed, only where officers agreed to, and if it holds nothing."""
+    try:
+        there = _as_asked(row, asked)
         found = there.find(*_named(row))
-        if found is not None:
+        if found is not None and not _holds_any(row.store_id, found.handle):
             there.destroy(found.handle)
-    except (StillWaiting, Unsupported):
-        return  # the store has begun, or never had one
+    except (StillWaiting, Unsupported, Conflict):
+        return  # the store has begun, or never had one, or is elsewhere now
+
+
+def _holds_any(store_id: uuid.UUID, handle: str) -> bool:
+    """Whether any root key was ever told to be held by a key: a stray one is better than one too few."""
+    held = RootKey.objects.exclude(state=RootState.MAKING).filter(store_id=store_id, handle=handle)
+    return held.exists() or log.names_holder(opening.holder_row(store_id), handle)

@@ -26,7 +26,7 @@ from keys.errors import (
 )
 from keys.models import KeyStore
 from keys.primitives.xaes import KEY_BYTES
-from keys.root_keys import log, rows
+from keys.root_keys import log, rows, succession
 from keys.secret import Secret
 from keys.stores import backend, facts
 
@@ -37,12 +37,13 @@ _lock = threading.Lock()
 
 
 def present() -> tuple[str, Secret]:
-    """Return the id of the root key that seals now, and the key: the current row's, else the file's.
+    """Return the id of the root key that seals now, and the key: the one that the log says was made
+    last, or the file's where no store ever held one.
 
     Raises Unavailable, also where the store that holds it can't be reached, and BackendError where
     what the store opens is not the root key that the house made.
     """
-    row = rows.current()
+    row = succession.sealing_row()
     if row is not None:
         return row.id, _of(row)
     key = sealing.root_key()
@@ -79,19 +80,17 @@ def forget(root_id: str = "") -> None:
         _opened.clear()
 
 
-def file_root() -> str:
-    """Return the id of the root key in the file or the variable, or "" where there is none to read."""
-    try:
-        return sealing.root_key_id(sealing.root_key()).hex()
-    except Unavailable:
-        return ""
-
-
 # --- at the store
 
 
 def holder(store_id: uuid.UUID) -> tuple[KeyStore, Backend]:
-    """Return a key store that may hold the root key. Raises Unavailable, Unsupported."""
+    """Return a key store that may hold the root key, and its backend. Raises Unavailable, Unsupported."""
+    store = holder_row(store_id)
+    return store, backend(facts(store))
+
+
+def holder_row(store_id: uuid.UUID) -> KeyStore:
+    """Return the row of a key store that may hold the root key. Raises Unavailable, Unsupported."""
     try:
         store = KeyStore.objects.filter(pk=store_id).first()
     except DatabaseError:
@@ -99,12 +98,12 @@ def holder(store_id: uuid.UUID) -> tuple[KeyStore, Backend]:
     if store is None:
         raise Unavailable("The key store that holds the root key is not configured here.")
     check_can_hold(store)
-    return store, backend(facts(store))
+    return store
 
 
 def check_can_hold(store: KeyStore) -> None:
     """Raise Unsupported for a store whose own material is sealed under the root key."""
-    if getattr(registry.backend_class(store.kind), "needs_root_key", False):
+    if registry.backend_class(store.kind).needs_root_key:
         raise Unsupported(
             f"{store.name} is itself sealed under the root key, so it can't hold it. "
             "Name a key store elsewhere: an HSM, Vault or OpenBao, or a cloud's."
@@ -188,10 +187,7 @@ def _trusted(row: RootKey) -> Secret:
     under a public key, or under a key of their own that the store lets the console use.
     """
     if not log.knows(row):
-        raise BackendError(
-            f"The log does not say that {row.id} was made here and is held like this. Where a "
-            "backup was put back, put both databases back as of the same time."
-        )
+        raise succession.unknown(row)
     return unwrap(row)
 
 

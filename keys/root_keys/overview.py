@@ -15,7 +15,7 @@ from keys.backends.software.models import RootKey, WrappedMaterial
 from keys.callers import Caller
 from keys.errors import BackendUnavailable
 from keys.models import KeyStore
-from keys.root_keys import opening, rows
+from keys.root_keys import log, rows, succession
 from keys.root_keys.rows import RootState
 
 BY_FILE = "file or variable"
@@ -92,8 +92,10 @@ def standing() -> Overview:
     except DatabaseError:
         raise BackendUnavailable("The material database can't be reached.") from None
     names = {store.id: store.name for store in KeyStore.objects.all()}
-    filed = opening.file_root()
-    current = next((row.id for row in written if row.state == RootState.CURRENT), filed)
+    filed = succession.file_root()
+    # Where a store ever held one, the file's seals nothing any more, whatever the rows say.
+    otherwise = "" if log.newest() else filed
+    current = next((row.id for row in written if row.state == RootState.CURRENT), otherwise)
     roots = [_root(row, counts.pop(row.id, 0), names) for row in written]
     if filed and filed not in {root.id for root in roots}:
         state = RootState.CURRENT if filed == current else RootState.RETIRED

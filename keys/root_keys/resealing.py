@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import transaction
@@ -20,9 +21,10 @@ from keys.backends.base import Backend
 from keys.backends.software.models import RootKey, WrappedMaterial
 from keys.errors import BackendError, KeyServiceError, StillWaiting, Unavailable
 from keys.models import KeyStore
-from keys.root_keys import log, opening, rows, seals
+from keys.root_keys import log, opening, rows, seals, succession
 from keys.root_keys.rows import RootState
 from keys.secret import Secret
+from keys.stores import same_place
 
 logger = logging.getLogger(__name__)
 CHUNK = 200
@@ -36,7 +38,7 @@ def go_on(until: float) -> None:
     if current is None:
         return
     for root_id in _old_roots(current.id):
-        if RootKey.objects.filter(pk=root_id).exists() or opening.file_root() == root_id:
+        if RootKey.objects.filter(pk=root_id).exists() or succession.file_root() == root_id:
             rows.note_file_root(root_id)
             _seal_anew(root_id, until)
     for row in RootKey.objects.filter(state=RootState.RETIRING):
@@ -130,10 +132,17 @@ def _may_go(row: RootKey, store: KeyStore) -> bool:
     """Whether the log agrees: what is destroyed at a store can't be had back from any backup.
 
     Somebody who writes into this table must not have the console destroy what still holds a root
-    key, so neither the state nor the handle is believed alone.
+    key, so neither the state nor the handle is believed alone. A key that any other root key is said
+    to be held by, in a row or in a later entry, stays.
     """
-    known = log.holder_of(row, store) and log.newest() != row.id
-    return known and not _in_use(row.id)
+    if not log.holder_of(row, store) or log.newest() == row.id or _in_use(row.id):
+        return False
+    others = RootKey.objects.exclude(pk=row.pk).filter(handle=row.handle)
+    return not any(same_place(store, other) for other in _stores_of(others))
+
+
+def _stores_of(held: Iterable[RootKey]) -> list[KeyStore]:
+    return list(KeyStore.objects.filter(pk__in=[row.store_id for row in held]))
 
 
 def _destroy(row: RootKey, there: Backend, told: dict[str, str]) -> None:

@@ -1,9 +1,9 @@
 """Rows of RootKey: their states, moved by compare-and-set, and what stands in them meanwhile.
 
 A root key's life: asked for (`making`, under an intent's id, since the root itself is not there yet),
-`current` once it is wrapped, proved and told in the log; later `retiring` until nothing is sealed
-under it any more, and `retired`. `retired_at` is also the lease: until then whoever claimed the row
-is at work on it.
+wrapped and proved (`making`, under its own id), `current` once the log tells of it; later `retiring`
+until nothing is sealed under it any more, and `retired`. `retired_at` is also the lease: until then
+whoever claimed the row is at work on it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import os
 import uuid
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, router
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from keys import clock
 from keys.backends.software.models import RootKey
 from keys.errors import Unavailable
+from keys.models import KeyStore
 
 
 class RootState(StrEnum):
@@ -73,6 +75,29 @@ def named(root_id: str) -> RootKey | None:
         raise Unavailable(_GONE) from None
 
 
+def written() -> QuerySet[RootKey]:
+    """Return the rows of root keys that are made and wrapped, and have not taken over yet."""
+    intents = Q(id__startswith=HOLD) | Q(id__startswith=NEW)
+    return RootKey.objects.filter(state=RootState.MAKING).exclude(intents)
+
+
+def intents() -> list[str]:
+    """Return the ids of what is asked for and has no root key yet."""
+    made = written().values("id")
+    waiting = RootKey.objects.filter(state=RootState.MAKING).exclude(id__in=made)
+    return list(waiting.order_by("created_at").values_list("id", flat=True))
+
+
+def place(store: KeyStore) -> dict[str, Any]:
+    """Return where a key store is and how it is reached, as officers see it: no secret is in it."""
+    return {
+        "id": str(store.id),
+        "kind": store.kind,
+        "settings": store.settings,
+        "credentials": store.credentials,
+    }
+
+
 def write_intent(intent: str, store_id: uuid.UUID) -> None:
     """Write down what was asked for, once, whoever of two writes it."""
     row = RootKey(id=intent, wrapped=b"", store_id=store_id, state=RootState.MAKING)
@@ -105,6 +130,12 @@ def renew(row: RootKey) -> bool:
         return False
     row.retired_at = lease
     return True
+
+
+def note_handle(row: RootKey, handle: str) -> None:
+    """Write down which key is being made to hold a root key, where the claim still holds."""
+    row.handle = handle
+    RootKey.objects.filter(pk=row.pk, retired_at=row.retired_at).update(handle=handle)
 
 
 def put_off(row: RootKey, until: datetime) -> None:

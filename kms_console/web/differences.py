@@ -60,6 +60,8 @@ def words(row: Drift, value: Any) -> str:
         return wording.state(_STATES[field], value)[2].lower()
     if field in _DATES and isinstance(value, str):
         return _date(value)
+    if field == DriftField.VERSION_UNKNOWN and isinstance(value, Mapping):
+        return _version_told(value)
     if field == DriftField.ROTATION:
         return f"every {value} days"
     if field == DriftField.TAGS and isinstance(value, Mapping):
@@ -76,6 +78,19 @@ def _date(value: str) -> str:
         return f"{datetime.fromisoformat(value).astimezone(UTC):%-d %b %Y, %H:%M} UTC"
     except (ValueError, OverflowError):
         return value
+
+
+def _version_told(value: Mapping[str, Any]) -> str:
+    """Return what a store says of a version that is unknown here: keys.drift.comparing.told_of."""
+    told = [
+        wording.state("version", str(value.get("state")))[2].lower(),
+        "protects new data" if value.get("primary") else "does not protect new data",
+    ]
+    if value.get("destroy_at"):
+        told.append(f"destroyed on {_date(str(value['destroy_at']))}")
+    if value.get("public_key"):
+        told.append(f"public key SHA-256 {str(value['public_key'])[:16]}…")
+    return ", ".join(told)
 
 
 def _tag(name: str, content: Any) -> str:

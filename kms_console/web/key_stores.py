@@ -24,6 +24,7 @@ from keys.errors import Invalid, KeyServiceError
 from keys.models import KeyStore
 from keys.queries import KeyFilters
 from kms_console import health
+from kms_console.web import root_key
 from kms_console.web.doors import confirm, handle, offer, page
 from kms_console.web.forms import HouseForm, reason_field
 from kms_console.web.overview import PARTS
@@ -42,7 +43,8 @@ SWITCH_ON = Verb(
 @page
 def key_store_list(request: HttpRequest, caller: Caller) -> HttpResponse:
     parts = [(PARTS.get(part.name, part.name), part) for part in health.report().parts]
-    context = {"rows": queries.list_key_stores(caller), "parts": parts}
+    rows = queries.list_key_stores(caller)
+    context = {"rows": rows, "parts": parts, "root_key": root_key.panel(request, caller, rows)}
     return render(request, "key_stores/list.html", context)
 
 

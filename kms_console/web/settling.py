@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
-
 from keys.actions import Action
 from keys.models import Drift
 from keys.models.drift import DriftField
 from keys.models.key import ManagementModel, Origin
-from keys.states import GONE, SERVING, KeyState, VersionState
+from keys.states import GONE, SERVING, KeyState
 from kms_console.web.differences import words
 from kms_console.web.verbs import Verb
 
@@ -55,7 +53,8 @@ _ACCEPT = {
 }
 _PENDING = (
     "The key, {believed} here, becomes pending destruction, with the store's date. Nothing can use it "
-    "until the destruction is cancelled. " + _NO_CHANGE
+    "until the destruction is cancelled. The store destroys it, not the console: whoever cancels that at "
+    "{store} in time saves the key. " + _NO_CHANGE
 )
 _REIMPORT = (
     "The material of every version counts as unavailable until the same is imported again. "
@@ -87,8 +86,8 @@ def explanation(row: Drift, way: str) -> str:
     if way == "revert":
         what = _REVERT.get(DriftField(row.field), "the key becomes there what it is here")
         return (
-            "The console stays as it is. A job brings the whole key at {store} in line with it: "
-            f"{what}. Its other open differences go with this one where the store can undo them; each "
+            "The console stays as it is. A job brings the key at {store} in line with it: "
+            f"{what}. Its other open differences stay as they are until they are decided on. This one "
             "closes once the store agrees."
         ).format(**told)
     lost = "every version of the key" if row.field == DriftField.KEY_MISSING else version
@@ -136,23 +135,19 @@ def _losing(row: Drift) -> str:
 
 
 def _taking_in(row: Drift) -> str:
-    if _serves_there(row) and row.observed == VersionState.ACTIVE:
+    told: Any = row.observed
+    if told["primary"] and told["state"] in SERVING:
         return (
             "The console takes the version in as the key's next version. {store} protects new data with "
             f"it, so it takes over here, too. {_TAKES_OVER}"
         )
     return (
-        "The console takes the version in, {observed}, as one more version of the key. The version that "
-        f"serves stays. {_NO_CHANGE}"
+        "The console takes the version in as one more version of the key, as {store} shows it: "
+        f"{{observed}}. The version that serves stays. {_NO_CHANGE}"
     )
 
 
 def _following(row: Drift) -> str:
-    if _serves_there(row) and row.observed == VersionState.ACTIVE:
-        return (
-            "{Version}, {believed} here, becomes active. {store} protects new data with it, so it takes "
-            f"over here, too. {_TAKES_OVER}"
-        )
     rotated = _rotated(row) if row.observed not in SERVING else ""
     return f"{{Version}}, {{believed}} here, becomes {{observed}}. {rotated}{_NO_CHANGE}"
 
@@ -161,7 +156,8 @@ def _scheduling(row: Drift) -> str:
     if row.observed is None:
         return f"The console cancels the destruction of {{version}} and keeps it. {_NO_CHANGE}"
     return (
-        "The console takes over the store's date: {version} is destroyed on {observed}. Until then it "
+        "The console takes over the store's date: {store} destroys {version} on {observed}, if nobody "
+        "cancels that there. Until then it "
         f"protects nothing new. {_rotated(row)}{_NO_CHANGE}"
     )
 
@@ -172,13 +168,3 @@ def _rotated(row: Drift) -> str:
     if not ours or not row.key.versions.filter(number=row.number, primary=True).exists():
         return ""
     return "It is the primary version, so the next sweep rotates the key, or asks for votes. "
-
-
-def _serves_there(row: Drift) -> bool:
-    """Whether the store protects new data with the version, by what it last said."""
-    try:
-        seen: dict[str, Any] = row.key.store_view.seen
-    except ObjectDoesNotExist:
-        return False
-    versions = seen.get("versions", [])
-    return any(one["handle"] == row.handle and one["primary"] for one in versions)

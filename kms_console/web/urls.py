@@ -22,6 +22,7 @@ from kms_console.web import (
     overview,
     people,
     public_keys,
+    root_key,
     sessions,
     set_up,
 )
@@ -165,6 +166,8 @@ urlpatterns = [
     path("account", people.account, name="account"),
     path("key-stores", key_stores.key_store_list, name="key-stores"),
     path("key-stores/-/new", key_stores.key_store_create, name="key-store-create"),
+    path("key-stores/-/root-key/hold", root_key.root_key_hold, name="root-key-hold"),
+    path("key-stores/-/root-key/rotate", root_key.root_key_rotate, name="root-key-rotate"),
     path("key-stores/<str:reference>", key_stores.key_store_page, name="key-store"),
     path("key-stores/<str:reference>/edit", key_stores.key_store_edit, name="key-store-edit"),
     path("key-stores/<str:reference>/check", key_stores.key_store_check, name="key-store-check"),

@@ -167,6 +167,8 @@ _PARAMETERS = {
     "key": "Key",
     "classification": "Classification",
     "key_store": "Key store",
+    "holder": "Where it is held",
+    "difference": "Difference",
     "spec": "Key type",
     "usage": "Purpose",
     "algorithm": "Algorithm",
@@ -293,6 +295,14 @@ _CONSEQUENCES = {
     "the whole key with all its versions. The console changes nothing of its own.",
     "repair_drift": "A new version of the key {subject} is made at its store and takes over, as by a "
     "rotation. What was lost stays lost.",
+    "hold_root_key": "The present root key is wrapped by a new key, made in the key store. It stays the "
+    "same, so nothing is sealed anew. Each process then opens it there when it starts: without that store, "
+    "or the key in it, no software key can be opened. Afterwards the file or the variable can be removed "
+    "from every host.",
+    "rotate_root_key": "A new root key, held by a new key in the key store, seals at once. What the old "
+    "one sealed is sealed anew while keys stay usable. Then the old one is retired, and where a store "
+    "held it, its key there is destroyed: older backups of the material open only with a copy of the old "
+    "root key. Make new backups of both databases.",
     "dismiss_officer": "{subject} is no longer an officer; the account is closed. Requests that listed "
     "this officer become void.",
 }

@@ -130,6 +130,8 @@ GOOD: dict[tuple[str, str], Any] = {
     ("POST", "pause-rotation"): {"reason": "a move"},
     ("POST", "key_stores"): {"name": "second", "kind": "software"},
     ("PATCH", "key_store"): {"title": "Other"},
+    ("POST", "root-key-hold"): {"key_store": "software"},
+    ("POST", "root-key-rotate"): {"key_store": "software"},
     ("POST", "adopt"): {"classification": "internal", "reference": "theirs"},
     ("POST", "applications"): {"name": "new"},
     ("POST", "people"): {"name": "New", "username": "new", "role": "auditor"},

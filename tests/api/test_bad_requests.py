@@ -140,9 +140,7 @@ def test_bad_queries_are_refused(house: House, name: str) -> None:
 @pytest.mark.each_database
 @pytest.mark.parametrize("name", ["ada", "olga"])
 @pytest.mark.parametrize("share", SHARES)
-def test_what_is_not_there_is_not_found_or_not_allowed(
-    house: House, name: str, share: int
-) -> None:
+def test_what_is_not_there_is_not_found_or_not_allowed(house: House, name: str, share: int) -> None:
     parts, api = furnish(house), caller(house, name)
     before = contents()
     for place, route in enumerate(ROUTES):

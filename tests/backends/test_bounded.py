@@ -130,7 +130,7 @@ def test_every_use_of_the_contract_goes_through_the_pool() -> None:
     public = {name for name in vars(Backend) if not name.startswith("_")}
     inherited = {name for name in public if name not in vars(Bounded)}
     # What no store behind a pool can promise, and what the wrapped store itself was made with.
-    assert inherited == {"inline", "protection_with"}
+    assert inherited == {"inline", "needs_root_key", "protection_with"}
 
 
 def test_keys_for_others_go_through_a_pool_as_they_are(software: SoftwareBackend) -> None:

@@ -161,3 +161,25 @@ def test_a_credential_is_read_from_a_plain_file_only(tmp_path: Path) -> None:
     for place in (pipe, tmp_path, Path("/dev/zero")):
         with pytest.raises(BackendUnavailable):
             registry.resolve_credential(f"file:{place}")
+
+
+def test_no_store_gets_to_see_a_secret_of_the_console_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root, link = tmp_path / "root-key", tmp_path / "vault-token"
+    root.write_text("not to be sent anywhere")
+    link.symlink_to(root)
+    monkeypatch.setattr("django.conf.settings.PRIVATE_PATHS", [root, Path("/proc")])
+    for reference in (
+        "env:KMS_ROOT_KEY",
+        "env:SECRET_KEY",
+        "env:DATABASE_URL",
+        f"file:{root}",
+        f"file:{link}",
+        f"file:{tmp_path}/../{tmp_path.name}/root-key",
+        "file:/proc/self/environ",
+    ):
+        with pytest.raises(Invalid, match="of the console itself"):
+            registry.check_settings("software", {}, reference)
+        with pytest.raises(Invalid, match="of the console itself"):
+            registry.resolve_credential(reference)

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from keys import administration
-from keys.models import Drift, Key, Listing
+from keys.models import Drift, Listing
 from tests.house import House
 from tests.keys import remote
 from tests.keys.remote import Vendor
@@ -104,22 +104,6 @@ def test_a_store_that_can_not_be_asked_is_told_and_the_others_are_asked(
     out, errors = run("drift", "--check", code=1)
     assert errors == "one: The cable is out.\n"
     assert 'Tags: here {"a": "b"}, there {"a": "c"}' in out
-
-
-@pytest.mark.parametrize(
-    "decision",
-    ["accept", *(pytest.param(d, marks=pytest.mark.exhaustive) for d in ("revert", "repair"))],
-)
-def test_who_may_run_commands_does_not_decide_for_the_officers(
-    house: House, vendor: Vendor, decision: str
-) -> None:
-    key = house.key("cloud", name="Payroll")
-    vendor.disable(vendor.of(key))
-    run("drift", "--check", code=1)
-    with pytest.raises(CommandError):
-        run("drift", f"--{decision}", str(Drift.objects.get().id))
-    assert Key.objects.get(alias="payroll").state == "enabled"
-    assert house.last_entry()["outcome"] == "denied"
 
 
 def test_one_store_is_checked_by_name(house: House, vendor: Vendor) -> None:

@@ -88,6 +88,8 @@ def furnish(house: House) -> Furnished:
         "account": "/account",
         "key-stores": "/key-stores",
         "key-store-create": "/key-stores/-/new?kind=remote",
+        "root-key-hold": "/key-stores/-/root-key/hold",
+        "root-key-rotate": "/key-stores/-/root-key/rotate",
         "key-store": "/key-stores/cloud?ask=offers",
         "key-store-edit": "/key-stores/cloud/edit",
         "key-store-off": "/key-stores/software/off",

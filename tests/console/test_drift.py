@@ -120,13 +120,25 @@ def test_accepting_says_what_it_does_and_lets_the_console_follow(
     assert "Accepted" in settled and "by Olga" in settled and REASON["reason"] in settled
 
 
+@pytest.mark.exhaustive
+def test_an_unknown_version_is_told_with_all_that_accepting_it_takes_over(
+    olga: Client, vendor: Vendor, payroll: Key
+) -> None:
+    vendor.rotate(vendor.of(payroll))
+    rows = {row.field: row for row in compared(olga, payroll)}
+    row = rows["version_unknown"]
+    assert "active, protects new data" in text(olga, f"/keys/{payroll.alias}")
+    assert "so it takes over here, too" in text(olga, f"/drift/{row.id}/do/accept")
+
+
 def test_reverting_puts_the_store_back(
     house: House, olga: Client, vendor: Vendor, payroll: Key
 ) -> None:
     vendor.disable(vendor.of(payroll))
     (row,) = compared(olga, payroll)
     asked = text(olga, f"/drift/{row.id}/do/revert")
-    assert "the key becomes enabled there again" in asked and "the whole key" in asked
+    assert "the key becomes enabled there again" in asked
+    assert "other open differences stay as they are" in asked
     assert olga.post(f"/drift/{row.id}/do/revert", REASON).status_code == 302
     house.run_due_jobs()
     assert vendor.keys[vendor.of(payroll)]["state"] == "enabled"

@@ -142,6 +142,8 @@ def test_forms_that_a_role_can_not_send_are_refused_when_looked_at(
         "version-export": actions.Action.EXPORT_KEY,
         "certificate-request": actions.Action.CERTIFICATE_REQUEST,
         "key-store-edit": actions.Action.UPDATE_KEY_STORE,
+        "root-key-hold": actions.Action.HOLD_ROOT_KEY,
+        "root-key-rotate": actions.Action.ROTATE_ROOT_KEY,
         "listing-adopt": actions.Action.ADOPT_KEY,
         "drift-verb": actions.Action.ACCEPT_DRIFT,
     }

@@ -64,6 +64,7 @@ KIND = Kind(
     f"{__name__}.RemoteBackend",
     settings=(Setting("file", "File", required=True),),
     remote=True,
+    place=("file",),
 )
 # What it can do; AES-256 is not the spec's own default, as with most clouds.
 OFFERS = {
@@ -111,6 +112,7 @@ class RemoteBackend(Backend):
     """Handles are "NAME/NUMBER"; the newest version that was made serves, unless the vendor chose."""
 
     kind: ClassVar[str] = "remote"
+    needs_root_key: ClassVar[bool] = True
     protection: ClassVar[Protection] = Protection.SOFTWARE
     # As in tests.keys.stores: what happens at a place of this process; it may raise, or end it.
     stops: ClassVar[dict[str, Callable[[], None]]] = {}
@@ -464,13 +466,20 @@ class Vendor:
             content["trouble"] = {}
 
     def let_days_pass(self, days: int) -> None:
-        """Move the store's own dates into the past, as House.let_days_pass() does with ours."""
+        """Move the store's own dates into the past, as House.let_days_pass() does with ours.
+
+        What the store is to destroy by then, it has destroyed.
+        """
         with self.file.changed() as content:
             for key in content["keys"].values():
                 for row in [key, *key["versions"]]:
                     if row["destroy_at"]:
                         at = datetime.fromisoformat(row["destroy_at"]) - timedelta(days=days)
                         row["destroy_at"] = at.isoformat()
+                for row in key["versions"]:
+                    if _over(row):
+                        row |= {"state": "destroyed", "destroy_at": None, "primary": False}
+            content["keys"] = {name: key for name, key in content["keys"].items() if not _over(key)}
 
     def _add(self, key: dict[str, Any], state: VersionState, *, primary: bool) -> int:
         label = uuid.uuid4()
@@ -523,6 +532,11 @@ def add_version(
 
 def _numbered(key: dict[str, Any], number: str) -> dict[str, Any] | None:
     return next((row for row in key["versions"] if str(row["number"]) == number), None)
+
+
+def _over(row: Mapping[str, Any]) -> bool:
+    at = _moment(row["destroy_at"])
+    return at is not None and at <= datetime.now(UTC)
 
 
 def _one_primary(key: dict[str, Any], believed: KeyView) -> None:

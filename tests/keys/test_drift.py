@@ -80,7 +80,12 @@ def test_everything_that_somebody_changes_there_is_found_and_goes_when_it_is_put
         ("version_destruction", "1", None, "2031-01-02T00:00:00+00:00"),
         ("version_state", "1", "deactivated", "suspended"),
         ("version_state", "2", "active", "deactivated"),
-        ("version_unknown", "3", None, "active"),
+        (
+            "version_unknown",
+            "3",
+            None,
+            {"state": "active", "primary": True, "destroy_at": None, "public_key": None},
+        ),
     ]
     assert queries_stores.drift_count(house.olga) == 8
     vendor.enable(name)

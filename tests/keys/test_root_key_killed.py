@@ -35,7 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 from django.conf import settings
 from keys.administration.root_key import rotate_root_key
-from keys.root_keys import making, resealing, rows, seals
+from keys.root_keys import log, making, resealing, rows, seals, succession
 from keys.services import operator
 from tests.databases import connected_to
 from tests.keys import holding
@@ -62,11 +62,11 @@ def run(point, approval, parameters):
     elif point == "after intent":
         at(making, "go_on")
     elif point == "after made":
-        at(making, "_tell_made")
+        at(log, "end")
     elif point == "after told":
-        at(making, "_take_over")
+        at(succession, "take_over")
     elif point == "after take over":
-        at(making, "_take_over", before=False)
+        at(succession, "take_over", before=False)
     elif point == "half a chunk":
         at(seals, "put", time=2)
     elif point == "half of all":

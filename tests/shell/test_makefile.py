@@ -129,5 +129,5 @@ def test_ci_runs_the_checks_and_then_the_tests_last() -> None:
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert "set -euo pipefail" in lines
     assert "export CI=true" in lines
-    assert lines[-2:] == ["make check", 'make test ARGS="-p no:cacheprovider"']
+    assert lines[-3:] == ["make check", "make peers", 'make test ARGS="-p no:cacheprovider"']
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0

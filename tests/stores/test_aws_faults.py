@@ -90,6 +90,7 @@ def said(code: str, message: str = "what AWS writes") -> bytes:
         (503, "", BackendUnavailable, "trouble"),
         (400, "KeyUnavailableException", BackendUnavailable, "now"),
         (400, "NotFoundException", NoMaterial, "no such key"),
+        (400, "InvalidArnException", BackendError, "InvalidArnException"),
         (400, "DisabledException", StateForbids, "not enabled"),
         (400, "KMSInvalidStateException", StateForbids, "not enabled"),
         (400, "InvalidKeyUsageException", Unsupported, "can't do that"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,16 @@ from azure.keyvault.keys import KeyClient
 
 from keys.backends.azure.backend import AzureBackend
 from keys.backends.base import NoMaterial
-from keys.errors import BackendUnavailable, Conflict, StateForbids, StillWaiting, Unsupported
+from keys.errors import (
+    BackendError,
+    BackendRefused,
+    BackendUnavailable,
+    Conflict,
+    KeyServiceError,
+    StateForbids,
+    StillWaiting,
+    Unsupported,
+)
 from keys.states import KeyState, VersionState
 from tests.backends.keeping import DAY, Kept, kept
 from tests.backends.uses import some_material
@@ -53,6 +63,18 @@ def two_versions(backend: AzureBackend) -> Kept:
     key.rotate()
     key.align()
     return key
+
+
+def with_a_stranger(backend: AzureBackend, client: KeyClient, *, newest: bool) -> tuple[Kept, str]:
+    """Return a key with two versions of the console's, and the handle of one that somebody made."""
+    key = kept(backend, EC)
+    if newest:
+        key.rotate()
+    made = client.create_ec_key(name_of(key))
+    assert made.properties.version is not None
+    if not newest:
+        key.rotate()
+    return key, f"{name_of(key)}/{made.properties.version}"
 
 
 # --- a window, and its cancellation
@@ -168,7 +190,96 @@ def test_azure_may_take_its_time_with_deleting_and_recovering(open_vault: Open) 
     assert not is_deleted(client, name_of(key))
 
 
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_scheduled_key_with_somebody_elses_version_stays_and_only_ours_are_disabled(
+    open_vault: Open, newest: bool
+) -> None:
+    backend, client = open_vault(retention=30)
+    key, strange = with_a_stranger(backend, client, newest=newest)
+    at = schedule(key, 20)
+    backend.conform(key.wanted)
+    assert not is_deleted(client, name_of(key))
+    assert backend.sign(strange, "ECDSA_SHA_256", b"x")
+    for handle in handles(key):
+        with pytest.raises(StateForbids):
+            backend.sign(handle, "ECDSA_SHA_256", b"x")
+    seen = backend.observe(key.wanted)
+    assert seen is not None
+    assert seen.state is KeyState.PENDING_DESTRUCTION
+    assert seen.destroy_at is not None
+    assert abs(seen.destroy_at - at) < timedelta(minutes=1)
+    cancel(key)
+    key.state = KeyState.ENABLED
+    backend.conform(key.wanted)
+    assert backend.sign(handles(key)[1], "ECDSA_SHA_256", b"x")
+
+
 # --- destruction
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_key_with_somebody_elses_version_is_not_destroyed_as_a_whole(
+    open_vault: Open, newest: bool
+) -> None:
+    backend, client = open_vault()
+    key, strange = with_a_stranger(backend, client, newest=newest)
+    for _ in range(2):
+        with pytest.raises(Unsupported, match=f"doesn't know: {strange.partition('/')[2]}"):
+            backend.destroy_all(handles(key))
+    assert not is_deleted(client, name_of(key))
+    assert backend.sign(strange, "ECDSA_SHA_256", b"x")
+    for handle in handles(key):
+        with pytest.raises(StateForbids):
+            backend.sign(handle, "ECDSA_SHA_256", b"x")
+    # Once the console has taken it over, it goes with the others.
+    backend.destroy_all([*handles(key), strange])
+    assert backend.observe(key.wanted) is None
+
+
+def test_a_key_that_somebody_else_deleted_is_left_to_the_vault(open_vault: Open) -> None:
+    """Azure lists no versions of a deleted key: others' may be among them."""
+    backend, client = open_vault()
+    key, _ = with_a_stranger(backend, client, newest=False)
+    client.begin_delete_key(name_of(key)).wait(20)
+    with pytest.raises(StillWaiting, match="can't be seen"):
+        backend.destroy_all(handles(key))
+    assert is_deleted(client, name_of(key))
+
+
+FORBIDDEN = {
+    "code": "Forbidden",
+    "message": "Not authorized.",
+    "innererror": {"code": "AccessDenied"},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "meant"),
+    [
+        (403, json.dumps({"error": FORBIDDEN}), StillWaiting),
+        (403, "<html>Blocked by the proxy</html>", BackendRefused),
+        (401, json.dumps({"error": {"code": "Unauthorized"}}), BackendRefused),
+        (404, "<html>Not found</html>", BackendError),
+    ],
+)
+def test_only_a_permission_that_is_missing_leaves_the_purge_to_the_vault(
+    azure_server: Azure, tmp_path: Path, status: int, body: str, meant: type[Exception]
+) -> None:
+    """An expired credential is no reason to wait for weeks, and a page of a proxy's no purge."""
+    settings = azure_server.vault()
+    proxy, through = in_front_of(settings, tmp_path)
+    straight, unsure = azure_server.backend(settings), azure_server.backend(through)
+    key = kept(straight, EC)
+    proxy.next(Fault.status(status, body), when="DELETE /deletedkeys/")
+    with pytest.raises(KeyServiceError) as caught:
+        unsure.destroy_all(handles(key))
+    assert type(caught.value) is meant
+    client = azure_server.client(settings)
+    assert is_deleted(client, name_of(key))
+    unsure.destroy_all(handles(key))
+    assert straight.observe(key.wanted) is None
+    for one in (straight, unsure, proxy, client):
+        one.close()
 
 
 def test_a_whole_key_is_destroyed_for_good_and_once_is_enough(open_vault: Open) -> None:

@@ -16,6 +16,7 @@ import pytest
 from keys.algorithms import Usage
 from keys.backends.azure import connection
 from keys.backends.azure.backend import AzureBackend
+from keys.backends.azure.failures import Forbidden
 from keys.backends.base import NoMaterial
 from keys.errors import (
     BackendError,
@@ -341,10 +342,10 @@ REFUSALS = [
     ("", "Operation sign is not allowed on a disabled key.", StateForbids),
     ("", "The key has expired.", StateForbids),
     ("", "Operation sign is not permitted on this key.", Unsupported),
-    ("AccessDenied", "The user does not have keys sign permission.", BackendRefused),
-    ("ForbiddenByFirewall", "Client address is not authorized.", BackendRefused),
-    ("ForbiddenByPolicy", "The policy has expired.", BackendRefused),
-    ("", "", BackendRefused),
+    ("AccessDenied", "The user does not have keys sign permission.", Forbidden),
+    ("ForbiddenByFirewall", "Client address is not authorized.", Forbidden),
+    ("ForbiddenByPolicy", "The policy has expired.", Forbidden),
+    ("", "", Forbidden),
 ]
 
 
@@ -368,9 +369,30 @@ def test_what_a_refusal_is_about(
 def test_errors_without_words_are_errors_all_the_same(behind: Behind, body: bytes) -> None:
     behind.unsure.sign(behind.handle, ECDSA, b"x")
     for status, meant in (
-        (400, BackendError), (403, BackendRefused), (404, NoMaterial), (418, BackendError),
+        (400, BackendError), (403, BackendRefused), (404, BackendError), (418, BackendError),
         (503, BackendUnavailable), (202, BackendError), (301, BackendError),
     ):  # fmt: skip
         behind.proxy.next(Fault.status(status, body), when="/sign")
-        with pytest.raises(meant):
+        with pytest.raises(meant) as caught:
             behind.unsure.sign(behind.handle, ECDSA, b"x")
+        assert not isinstance(caught.value, NoMaterial | Forbidden)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><h1>404 Not Found</h1></html>",
+        b"",
+        b'{"error": {"code": "ResourceNotFound", "message": "KeyNotFound"}}',
+    ],
+)
+def test_a_404_that_does_not_speak_of_a_key_is_no_proof_that_it_is_gone(
+    behind: Behind, body: bytes
+) -> None:
+    """A proxy's page, or another service at the address: nothing may be taken for destroyed."""
+    behind.proxy.next(Fault.status(404, body), times=None)
+    for call in behind.calls():
+        with pytest.raises(BackendError) as caught:
+            call()
+        assert not isinstance(caught.value, NoMaterial)
+    assert behind.straight.sign(behind.handle, ECDSA, b"x")

@@ -29,6 +29,7 @@ from tests.peers.peer import Peer
 
 AAD = b"header and context"
 GCM = "AES_256_GCM"
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,64 @@ def test_a_version_whose_destruction_broke_off_goes_with_the_next_try(
     assert [one.handle for one in seen.versions] == [second.handle]
 
 
+def test_a_version_that_appears_while_its_key_is_being_deleted_is_not_deleted_with_it(
+    store: Backend, proxy: FaultProxy, openbao_admin: Admin, mount: str
+) -> None:
+    """Somebody rotates between the first look and the deletion."""
+    for destroy in (lambda one: store.destroy_all([one]), store.destroy, store.remove):
+        made = store.generate(uuid.uuid4(), "AES_256")
+        path = f"{mount}/keys/{made.handle[:-2]}"
+
+        def rotated(answer: bytes, path: str = path) -> bytes:
+            openbao_admin.ask("POST", f"{path}/rotate", {})
+            return answer
+
+        proxy.next(Fault.alter(rotated), when="/config")
+        with pytest.raises(Unsupported, match="doesn't know: 2"):
+            destroy(made.handle)
+        key = openbao_admin.ask("GET", path)["data"]
+        assert (key["latest_version"], key["deletion_allowed"]) == (2, False)
+
+
+# --- a 404 that is not the engine's own
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ("<html><h1>404 Not Found</h1></html>", {"Content-Type": "text/html"}),
+        ("", {}),
+        ("{}", JSON),
+        ('{"errors": null}', JSON),
+        ('{"errors": [], "message": "no such route"}', JSON),
+        ('{"errors": []}', {"Content-Type": "text/html"}),
+        ('{"errors": ["no existing key named x"]}', {"Content-Type": "text/plain"}),
+    ],
+)
+def test_a_404_that_is_not_the_engines_own_is_no_proof_that_a_key_is_gone(
+    store: Backend, proxy: FaultProxy, body: str, headers: Mapping[str, str]
+) -> None:
+    """A proxy's page, or another service at the address: nothing may be taken for destroyed."""
+    label, parent = uuid.uuid4(), Parent(uuid.uuid4())
+    made = store.generate(label, "AES_256", parent=parent)
+    wanted = KeyView("", "", KeyState.ENABLED, (VersionView(made.handle, VersionState.ACTIVE),))
+    proxy.next(Fault.status(404, body, headers), times=None)
+    for call in (
+        lambda: store.destroy_all([made.handle]),
+        lambda: store.destroy(made.handle),
+        lambda: store.remove(made.handle),
+        lambda: store.find(label, parent),
+        lambda: store.observe(wanted),
+        lambda: store.encrypt(made.handle, GCM, b"x", AAD),
+        store.discover,
+    ):
+        with pytest.raises(BackendError) as caught:
+            call()
+        assert type(caught.value) is BackendError
+    proxy.clear()
+    assert store.find(label, parent) == made
+
+
 # --- refused, throttled, out of order
 
 
@@ -210,7 +269,7 @@ def test_each_status_is_its_own_kind_of_error(
     store: Backend, proxy: FaultProxy, code: int, body: dict[str, Any], error: type[Exception]
 ) -> None:
     store.random(8)
-    proxy.next(Fault.status(code, json.dumps(body), {"Content-Type": "application/json"}))
+    proxy.next(Fault.status(code, json.dumps(body), JSON))
     with pytest.raises(KeyServiceError) as caught:
         store.random(8)
     assert type(caught.value) is error
@@ -259,7 +318,7 @@ def test_a_sealed_server_and_one_that_is_not_set_up_say_so(
         (501, {"initialized": False}, "not initialised"),
         (500, {}, "status 500"),
     ):
-        proxy.next(Fault.status(code, json.dumps(body)), when="sys/health")
+        proxy.next(Fault.status(code, json.dumps(body), JSON), when="sys/health")
         health = store.health()
         assert not health.ok
         assert words in health.detail
@@ -270,7 +329,7 @@ def test_what_the_server_says_is_not_passed_on(store: Backend, proxy: FaultProxy
     made = store.generate(uuid.uuid4(), "AES_256")
     for code in (400, 403, 404, 500):
         body = json.dumps({"errors": ["hvs.secret five milligrams"], "data": "five milligrams"})
-        proxy.next(Fault.status(code, body), when="/encrypt/")
+        proxy.next(Fault.status(code, body, JSON), when="/encrypt/")
         with pytest.raises(KeyServiceError) as caught:
             store.encrypt(made.handle, GCM, b"five milligrams", AAD)
         assert "milligrams" not in str(caught.value)
@@ -397,7 +456,7 @@ def test_a_server_without_soft_deletion_is_known_and_nothing_is_promised(
     """OpenBao's answers without what HashiCorp Vault lacks."""
     proxy.clear()
     unsupported = json.dumps({"errors": ["1 error occurred:\n\t* unsupported path\n\n"]})
-    proxy.next(Fault.status(404, unsupported), when="/soft-delete", times=None)
+    proxy.next(Fault.status(404, unsupported, JSON), when="/soft-delete", times=None)
     proxy.next(Fault.alter(lambda body: replaced(body, "soft_deleted", None)), times=None)
     store = openbao.backend({"address": proxy.url, "mount": mount})
     capabilities = store.capabilities()

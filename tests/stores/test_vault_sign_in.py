@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from keys.backends import registry
+from keys.backends.vault import configuration
 from keys.backends.vault.backend import VaultBackend
 from keys.errors import BackendRefused, BackendUnavailable, Invalid, KeyServiceError
 from keys.secret import Secret
@@ -201,6 +202,43 @@ def test_a_wrong_secret_id_is_said_without_showing_it(
         store.random(8)
     assert wrong not in str(caught.value)
     store.close()
+
+
+# --- what stands in between
+
+
+def test_a_proxy_of_the_environment_gets_no_token_that_goes_to_this_machine(
+    settings: dict[str, Any],
+    openbao: Peer,
+    openbao_admin: Admin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert openbao.credential is not None
+    with FaultProxy("127.0.0.1", openbao_admin.port) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        store = backend(settings, openbao.credential.decode())
+        assert len(store.random(8)) == 8
+        store.close()
+        assert proxy.seen == []
+
+
+@pytest.mark.parametrize(
+    ("address", "direct"),
+    [
+        ("http://localhost:8200", True),
+        ("https://127.0.0.1:8200", True),
+        ("https://127.8.0.1:8200", True),
+        ("https://[::1]:8200", True),
+        ("https://vault.example.org:8200", False),
+    ],
+)
+def test_a_proxy_of_the_environment_is_used_only_for_https_to_elsewhere(
+    address: str, direct: bool
+) -> None:
+    assert configuration.read({"address": address}).direct is direct
 
 
 # --- what may be configured

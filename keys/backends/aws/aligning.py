@@ -1,4 +1,4 @@
-"""Bringing AWS KMS in line with what the console believes, and destroying what is to be destroyed.
+"""Bringing AWS KMS in line with what the console believes.
 
 Nothing is written that is as it should be already: repeating is cheap, and AWS's own log stays short.
 """
@@ -6,32 +6,35 @@ Nothing is written that is as it should be already: repeating is cheap, and AWS'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from keys.backends.aws import importing, plans, vocabulary
-from keys.backends.aws.connection import moment
+from keys.backends.aws.ending import Ender
 from keys.backends.aws.keyring import Keyring, Metadata
-from keys.backends.aws.making import alias_of_key
+from keys.backends.aws.making import alias_of_key, foreign
 from keys.backends.aws.plans import AwsState, Side
 from keys.backends.aws.viewing import Viewer, state_of
 from keys.backends.base import NoMaterial
 from keys.backends.views import KeyView
-from keys.errors import BackendError, StillWaiting, Unsupported
+from keys.errors import Conflict, Unsupported
 from keys.states import KeyState
-
-EMPTY_TAG = "kms-console-material-removed"
 
 
 class Aligner:
-    def __init__(self, keyring: Keyring, viewer: Viewer) -> None:
+    def __init__(self, keyring: Keyring, viewer: Viewer, ender: Ender) -> None:
         self._keyring = keyring
+        self._ender = ender
         self._viewer = viewer
         self._kms = keyring.connection.kms
 
     # --- conform
 
     def conform(self, wanted: KeyView) -> None:
-        """Raises NoMaterial where nothing of the key is there."""
+        """Bring all of it in line that can be.
+
+        Raises NoMaterial where nothing of the key is there; Unsupported where an AWS key that is to
+        go holds versions that the console doesn't know, Conflict where its alias names another key.
+        """
         sides = plans.planned(wanted, self._viewer.numbers(wanted), plans.utc_now())
         described = {side.arn: self._keyring.described(side.arn) for side in sides}
         keys = {arn: key for arn, key in described.items() if key is not None}
@@ -43,17 +46,45 @@ class Aligner:
             for side in sides
             if side.arn in keys and keys[side.arn].state != "PendingImport"
         ]
+        refused = self._refused(standing)
+        if refused and wanted.state is KeyState.PENDING_DESTRUCTION:
+            raise next(iter(refused.values()))  # no part of it goes before all of it may
+        standing = [(side, key) for side, key in standing if side.arn not in refused]
+        self._follow(wanted, sides, standing, keys)
+        if refused:
+            raise next(iter(refused.values()))
+
+    def _refused(self, standing: Sequence[tuple[Side, Metadata]]) -> dict[str, Unsupported]:
+        """Return the AWS keys that can't go as it is wanted, for what they hold beside it."""
+        refused: dict[str, Unsupported] = {}
+        for side, key in standing:
+            if side.state is AwsState.GOING and not (key.going and _same_deletion(side, key)):
+                try:
+                    self._ender.check_known(key, [number for number, _ in side.versions])
+                except Unsupported as error:
+                    refused[side.arn] = error
+        return refused
+
+    def _follow(
+        self,
+        wanted: KeyView,
+        sides: Sequence[Side],
+        standing: Sequence[tuple[Side, Metadata]],
+        keys: Mapping[str, Metadata],
+    ) -> None:
         period = plans.rotation_days(wanted, plans.key_state(sides))
-        main = plans.primary_of(wanted, self._arns(wanted))
+        main, taken = plans.primary_of(wanted, self._arns(wanted)), None
         for side, key in standing:
             self._open(side, key)
             self._write_tags(key, side, wanted.tags)
             if side.arn == main:
                 self._set_period(key, side, period)
         if main in keys:
-            self._point_alias(list(keys.values()), keys[main], sides)
+            taken = self._point_alias(list(keys.values()), keys[main], sides)
         for side, key in standing:
             self._shut(side, key)
+        if taken is not None:
+            raise taken
 
     def _arns(self, wanted: KeyView) -> Mapping[str, str]:
         return {view.handle: self._keyring.parsed(view.handle)[0] for view in wanted.versions}
@@ -63,6 +94,8 @@ class Aligner:
         is_now = state_of(key)
         if is_now is AwsState.GOING and not _same_deletion(side, key):
             self._kms("cancel_key_deletion", KeyId=key.key_id)
+            if key.imported:
+                importing.not_empty(self._keyring, key)
             is_now = AwsState.DISABLED
         if side.state is AwsState.ENABLED and is_now is AwsState.DISABLED:
             self._kms("enable_key", KeyId=key.key_id)
@@ -70,18 +103,11 @@ class Aligner:
     def _shut(self, side: Side, key: Metadata) -> None:
         if side.state is AwsState.GOING:
             if not (key.going and _same_deletion(side, key)):
-                self._schedule(key, side.destroy_at)
+                if key.imported:
+                    importing.not_empty(self._keyring, key)
+                self._ender.schedule(key, side.destroy_at)
         elif side.state is AwsState.DISABLED and state_of(key) is AwsState.ENABLED:
             self._kms("disable_key", KeyId=key.key_id)
-
-    def _schedule(self, key: Metadata, at: datetime | None) -> datetime:
-        """Begin AWS's own window (ScheduleKeyDeletion). Returns the date that it gave."""
-        least, most = vocabulary.WINDOW
-        days = most if at is None else plans.window_days(at, plans.utc_now()) or most
-        answer = self._kms(
-            "schedule_key_deletion", KeyId=key.key_id, PendingWindowInDays=max(days, least)
-        )
-        return moment(answer.get("DeletionDate")) or plans.utc_now() + timedelta(days=days)
 
     def _write_tags(self, key: Metadata, side: Side, tags: Mapping[str, str]) -> None:
         if key.going and _same_deletion(side, key):
@@ -109,55 +135,27 @@ class Aligner:
         else:
             self._kms("enable_key_rotation", KeyId=key.arn, RotationPeriodInDays=period)
 
-    def _point_alias(self, keys: Sequence[Metadata], main: Metadata, sides: Sequence[Side]) -> None:
-        """Have our alias of the key name the primary version's AWS key."""
+    def _point_alias(
+        self, keys: Sequence[Metadata], main: Metadata, sides: Sequence[Side]
+    ) -> Conflict | None:
+        """Have our alias of the key name the primary version's AWS key.
+
+        Returns what to raise where it names a key that is none of this one's, and stays so.
+        """
         name = self._viewer.console_key(keys)
         if not name or plans.key_state(sides) is KeyState.PENDING_DESTRUCTION:
-            return
-        holder = self._viewer.alias_holder(keys)
+            return None
+        alias = alias_of_key(name)
+        holder = self._keyring.described(alias)
         if holder is None:
-            self._kms("create_alias", AliasName=alias_of_key(name), TargetKeyId=main.arn)
+            self._kms("create_alias", AliasName=alias, TargetKeyId=main.arn)
+        elif not self._viewer.of_key(holder, keys):
+            return foreign(alias)
         elif holder.arn != main.arn:
-            self._kms("update_alias", AliasName=alias_of_key(name), TargetKeyId=main.arn)
+            self._kms("update_alias", AliasName=alias, TargetKeyId=main.arn)
+        return None
 
-    # --- the end of material
-
-    def destroy(self, arn: str, *, whole: bool) -> None:
-        """Destroy an AWS key; `whole`: with all versions that it holds, else it must hold one only.
-
-        Imported material goes at once, what AWS made when its window is over: StillWaiting till then.
-        """
-        key = self._keyring.described(arn)
-        self._keyring.forget(arn)
-        if key is None:
-            return
-        if key.going:
-            self._still_going(key)
-            return
-        if not whole and self._keyring.rotated(key):
-            raise alone()
-        if not key.imported:
-            raise _waiting(self._schedule(key, plans.utc_now()))
-        importing.removed(self._keyring, key)
-        # Said before the rest of it begins to wait: afterwards AWS doesn't tell whether it is empty.
-        self._kms("tag_resource", KeyId=arn, Tags=[{"TagKey": EMPTY_TAG, "TagValue": "yes"}])
-        self._schedule(key, plans.utc_now())
-
-    def _still_going(self, key: Metadata) -> None:
-        if key.imported and EMPTY_TAG in self._keyring.tags(key.arn):
-            return
-        if key.deletion_at is None:
-            raise BackendError("AWS KMS is about to destroy the key, and does not say when.")
-        raise _waiting(key.deletion_at)
-
-    def remove(self, arn: str) -> None:
-        """Remove imported material only, so that the same can come back."""
-        key = self._keyring.described(arn)
-        if key is None:
-            return
-        if not key.imported:
-            raise Unsupported("Only imported material can be removed and brought again.")
-        importing.removed(self._keyring, key)
+    # --- one version
 
     def enable(self, arn: str, *, on: bool) -> None:
         """Enable or disable an AWS key that holds one version; of several the console alone decides."""
@@ -170,20 +168,6 @@ class Aligner:
             self._kms("enable_key", KeyId=key.key_id)
         elif not on and state_of(key) is AwsState.ENABLED:
             self._kms("disable_key", KeyId=key.key_id)
-
-
-def alone() -> Unsupported:
-    return Unsupported(
-        "AWS KMS keeps all rotations of a key together: one version can't be destroyed without the "
-        "others. Destroy the whole key."
-    )
-
-
-def _waiting(until: datetime) -> StillWaiting:
-    return StillWaiting(
-        f"AWS KMS destroys the key on {until:%Y-%m-%d}; until then it can be cancelled there.",
-        until=until,
-    )
 
 
 def _same_deletion(side: Side, key: Metadata) -> bool:

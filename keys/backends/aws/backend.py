@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 from keys.algorithms import KeySpec, MessageType, Usage
 from keys.backends import materials
-from keys.backends.aws import acts, importing, plans, vocabulary
-from keys.backends.aws.aligning import Aligner, alone
+from keys.backends.aws import acts, importing, vocabulary
+from keys.backends.aws.aligning import Aligner
 from keys.backends.aws.configuration import access_key, read
 from keys.backends.aws.connection import Connection, members
+from keys.backends.aws.ending import Ender, alone
 from keys.backends.aws.keyring import Keyring
 from keys.backends.aws.making import Maker, Wanted
 from keys.backends.aws.viewing import Viewer
@@ -29,7 +30,7 @@ from keys.backends.base import (
     Protection,
 )
 from keys.backends.views import KeyView, Page
-from keys.errors import KeyServiceError, StillWaiting, Unsupported
+from keys.errors import KeyServiceError, Unsupported
 from keys.secret import Secret
 
 _CRYPT, _WRAP = (Usage.ENCRYPT_DECRYPT,), (Usage.WRAP_UNWRAP,)
@@ -58,7 +59,8 @@ class AwsBackend(Backend):
         self._keyring = Keyring(self._connection)
         self._maker = Maker(self._keyring)
         self._viewer = Viewer(self._keyring)
-        self._aligner = Aligner(self._keyring, self._viewer)
+        self._ender = Ender(self._keyring)
+        self._aligner = Aligner(self._keyring, self._viewer, self._ender)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -133,19 +135,10 @@ class AwsBackend(Backend):
         return importing.imported(self._keyring, self._maker, wanted, raw)
 
     def destroy(self, handle: str) -> None:
-        arn, _ = self._keyring.parsed(handle)
-        self._aligner.destroy(arn, whole=False)
+        self._ender.destroy(*self._keyring.parsed(handle))
 
     def destroy_all(self, handles: Sequence[str]) -> None:
-        waits: list[StillWaiting] = []
-        for arn in dict.fromkeys(self._keyring.parsed(handle)[0] for handle in handles):
-            try:
-                self._aligner.destroy(arn, whole=True)
-            except StillWaiting as waiting:
-                waits.append(waiting)
-        if waits:
-            # All of it is gone when the last is.
-            raise max(waits, key=lambda one: one.until or plans.utc_now())
+        self._ender.destroy_all([self._keyring.parsed(handle) for handle in handles])
 
     def check_destroyable(self, handle: str, among: Sequence[str]) -> None:
         arn, number = self._keyring.parsed(handle)
@@ -154,7 +147,7 @@ class AwsBackend(Backend):
             raise alone()
 
     def remove(self, handle: str) -> None:
-        self._aligner.remove(self._keyring.parsed(handle)[0])
+        self._ender.remove(*self._keyring.parsed(handle))
 
     def suspend(self, handle: str) -> None:
         self._aligner.enable(self._keyring.parsed(handle)[0], on=False)

@@ -117,13 +117,17 @@ class Connection:
     def _session_with(self, **credential: str | None) -> Any:
         core = botocore.session.get_session()
         core.register_component("data_loader", _LOADER)
+        # Requests go where the settings say. An AWS_ENDPOINT_URL of the environment or of a profile
+        # would send them elsewhere, in the clear too; the SDK's own look-ups of a role included.
+        core.set_config_variable("ignore_configured_endpoint_urls", True)
         return boto3.session.Session(
             **credential, region_name=self.configuration.region, botocore_session=core
         )
 
     def _client_of(self, session: Any, service: str) -> Any:
         # A VPC endpoint of AWS KMS speaks for AWS KMS only, a test server for all of AWS.
-        chosen = service == "kms" or self.configuration.on_this_machine
+        here = self.configuration.on_this_machine
+        chosen = service == "kms" or here
         return session.client(
             service,
             endpoint_url=(self.configuration.endpoint or None) if chosen else None,
@@ -133,6 +137,9 @@ class Connection:
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 max_pool_connections=16,
                 user_agent_extra="kms-console",
+                ignore_configured_endpoint_urls=True,
+                # What is on this machine is reached without a proxy, whatever the environment says.
+                proxies={} if here else None,
             ),
         )
 

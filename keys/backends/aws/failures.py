@@ -49,17 +49,11 @@ _UNKNOWN_KEY = frozenset(
         "OptInRequired",
     }
 )
-_GONE = frozenset({"NotFoundException", "InvalidArnException"})
+_GONE = frozenset({"NotFoundException"})
 _STATE = frozenset({"DisabledException", "KMSInvalidStateException"})
 _CIPHERTEXT = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
-_CANNOT = frozenset(
-    {
-        "UnsupportedOperationException",
-        "InvalidKeyUsageException",
-        "UnknownOperationException",
-        "InvalidAction",
-    }
-)
+_CANNOT = frozenset({"UnsupportedOperationException", "InvalidKeyUsageException"})
+_NO_ACTION = frozenset({"UnknownOperationException", "InvalidAction"})
 _AWAY = frozenset(
     {
         "DependencyTimeoutException",
@@ -93,6 +87,10 @@ _NO_ANSWER = (
 
 class Denied(BackendRefused):
     """The credential is known and valid, and a policy does not allow it this."""
+
+
+class NoSuchAction(Unsupported):
+    """The server has no action of this name at all, for no key; AWS itself has them all."""
 
 
 def code_of(error: sdk.ClientError) -> str:
@@ -158,6 +156,7 @@ _PLAIN: tuple[tuple[frozenset[str], type[KeyServiceError], str], ...] = (
     (_STATE, StateForbids, "AWS KMS itself refuses: the key is not enabled there"),
     (_CIPHERTEXT, CannotDecrypt, CannotDecrypt.title),
     (_CANNOT, Unsupported, "AWS KMS can't do that with this key"),
+    (_NO_ACTION, NoSuchAction, "The server has no such action"),
     (_AWAY, BackendUnavailable, "AWS KMS can't do it now"),
     # A rotation of AWS's own is under way, or begins within 20 minutes (RotateKeyOnDemand).
     (frozenset({"ConflictException"}), StillWaiting, "AWS KMS is rotating the key by itself"),

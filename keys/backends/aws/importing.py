@@ -1,7 +1,8 @@
 """Bringing material of one's own (BYOK), and removing it (GetParametersForImport, ImportKeyMaterial,
 DeleteImportedKeyMaterial).
 
-Each import is a key of its own at AWS, of origin EXTERNAL, which takes no other material ever after.
+Each import is a key of its own at AWS, of origin EXTERNAL. The console brings no second material
+there; somebody at AWS can, to a secret, and rotate to it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from keys.algorithms import SPECS, Family
 from keys.backends import materials
 from keys.backends.aws.connection import member
-from keys.backends.aws.keyring import Keyring, Metadata, handle_of
-from keys.backends.aws.making import Maker, Wanted, same_check
+from keys.backends.aws.keyring import EMPTY_TAG, Keyring, Metadata, handle_of
+from keys.backends.aws.making import Maker, Wanted, same_check, shown_late
 from keys.backends.base import Material
-from keys.errors import BackendError, Conflict, Invalid
+from keys.errors import BackendError, BackendUnavailable, Conflict, Invalid
 
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
@@ -25,14 +26,15 @@ _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 def imported(keyring: Keyring, maker: Maker, wanted: Wanted, raw: bytes) -> Material:
     """Take material that has been checked: the bytes of a secret, PKCS#8 DER of a pair."""
     key = maker.own_key(wanted.label)
-    if key is None:
-        key = maker.created(wanted, "EXTERNAL")
-    if not key.imported:
-        raise Conflict("There is other material under this label already.")
-    maker.check_same(key, wanted)
-    if key.state == "PendingImport":
-        _bring(keyring, key, wanted, raw)
-    material = maker.described(key)
+    with shown_late():
+        if key is None:
+            key = maker.created(wanted, "EXTERNAL")
+        if not key.imported:
+            raise Conflict("There is other material under this label already.")
+        maker.check_same(key, wanted)
+        if key.state == "PendingImport":
+            _bring(keyring, key, wanted, raw)
+        material = maker.described(key)
     same_check(material, wanted.check)
     if wanted.spec.family is Family.HMAC:
         _check_mac(keyring, key, wanted)
@@ -40,6 +42,8 @@ def imported(keyring: Keyring, maker: Maker, wanted: Wanted, raw: bytes) -> Mate
 
 
 def _bring(keyring: Keyring, key: Metadata, wanted: Wanted, raw: bytes) -> None:
+    # Before: a tag that says there is no material must never stand beside material.
+    not_empty(keyring, key)
     # An RSA key is too long for OAEP itself.
     algorithm = "RSA_AES_KEY_WRAP_SHA_256" if wanted.spec.asymmetric else "RSAES_OAEP_SHA_256"
     given = keyring.connection.kms(
@@ -86,9 +90,44 @@ def _check_mac(keyring: Keyring, key: Metadata, wanted: Wanted) -> None:
     same_check(Material(handle_of(key.arn, 0), mac[: materials.CHECK_BYTES].hex()), wanted.check)
 
 
-def removed(keyring: Keyring, key: Metadata) -> None:
-    """Remove imported material at once; the key stays, waiting for the same material."""
-    if key.state == "PendingImport":
+def not_empty(keyring: Keyring, key: Metadata) -> None:
+    """Take away the tag that says that a key's material was removed for good."""
+    if EMPTY_TAG in keyring.tags(key.arn):
+        keyring.connection.kms("untag_resource", KeyId=key.arn, TagKeys=[EMPTY_TAG])
+
+
+def emptied(keyring: Keyring, key: Metadata) -> None:
+    """Remove all imported material of a key at once, also what is not rotated to yet."""
+    held = keyring.imports(key)
+    if held is None:
+        _delete_only(keyring, key)
         return
-    keyring.connection.kms("delete_imported_key_material", KeyId=key.arn)
+    # It waits for import as soon as the first is gone: its state doesn't say that all are.
+    for material, there in held:
+        if there:
+            _delete(keyring, key, material)
+
+
+def removed(keyring: Keyring, key: Metadata, number: int) -> None:
+    """Remove one imported material at once; the key stays, waiting for the same material.
+
+    Without its id AWS would remove the newest, which can be another one's.
+    """
+    held = keyring.imports(key)
+    if held is None and number == 0:
+        _delete_only(keyring, key)
+    elif held is None or number >= len(held):
+        raise BackendUnavailable("AWS KMS does not list the version's material.")
+    elif held[number][1]:
+        _delete(keyring, key, held[number][0])
+
+
+def _delete_only(keyring: Keyring, key: Metadata) -> None:
+    if key.state != "PendingImport":
+        _delete(keyring, key)
+
+
+def _delete(keyring: Keyring, key: Metadata, material: str = "") -> None:
+    which = {"KeyMaterialId": material} if material else {}
+    keyring.connection.kms("delete_imported_key_material", KeyId=key.arn, **which)
     keyring.forget(key.arn)

@@ -15,12 +15,14 @@ from keys.algorithms import SPECS, Algorithm, KeySpec, Usage
 from keys.backends import materials
 from keys.backends.aws import vocabulary
 from keys.backends.aws.connection import Connection, member, members, moment
+from keys.backends.aws.failures import NoSuchAction
 from keys.backends.base import NoMaterial
 from keys.errors import BackendError, Unsupported
 
 KEY_TAG = "kms-console-key"
 VERSION_TAG = "kms-console-version"
 CHECK_TAG = "kms-console-check"
+EMPTY_TAG = "kms-console-material-removed"
 USAGE_TAG = "kms-console-usage"
 OURS = "kms-console"  # what tags of ours, and aliases after alias/, begin with
 
@@ -54,6 +56,14 @@ class Metadata:
         """Whether it can be rotated in place (RotateKeyOnDemand), with material made by AWS."""
         made = self.aws_spec == vocabulary.SYMMETRIC and self.origin == "AWS_KMS"
         return made and not self.by_aws and self.region_role != "REPLICA"
+
+    @property
+    def holds_several(self) -> bool:
+        """Whether it can have had several materials: a replica has its primary's, and an imported
+        secret can be rotated by who brings more. No pair, HMAC or custom key store's key can be.
+        """
+        own = self.origin in ("AWS_KMS", "EXTERNAL")
+        return self.aws_spec == vocabulary.SYMMETRIC and own and not self.by_aws
 
     @property
     def going(self) -> bool:
@@ -118,21 +128,46 @@ class Keyring:
 
     def rotations(self, key: Metadata) -> list[tuple[datetime | None, bool]]:
         """Return a key's rotations, oldest first (ListKeyRotations): when, and whether on demand."""
-        if not key.rotates:
+        if not key.holds_several:
             return []
         try:
             rows = list(self._all("list_key_rotations", "Rotations", KeyId=key.arn))
-        except Unsupported:
+        except NoSuchAction:
             return []  # a server that has no such action makes no such rotations
+        rows = [row for row in rows if not _waits(row)]
         found = [(row.get("RotationDate"), row.get("RotationType") == "ON_DEMAND") for row in rows]
         dated = [(moment(at), asked) for at, asked in found]
         dated.sort(key=lambda row: row[0].timestamp() if row[0] else 0.0)
-        self._rotations[key.arn] = sum(asked for _, asked in dated)
+        asked = sum(asked for _, asked in dated)
+        self._rotations[key.arn] = max(asked, self._rotations.get(key.arn, 0))
         return dated
 
     def rotated(self, key: Metadata) -> int:
-        """Return how often a key was rotated on demand."""
-        return sum(asked for _, asked in self.rotations(key))
+        """Return how often a key was rotated on demand: what was seen once stays so.
+
+        AWS KMS is eventually consistent: a list can be older than one that was given before.
+        """
+        asked = sum(asked for _, asked in self.rotations(key))
+        return max(asked, self._rotations.get(key.arn, 0))
+
+    def imports(self, key: Metadata) -> list[tuple[str, bool]] | None:
+        """Return the materials that were imported: id, and whether it is there now.
+
+        In the order of the handles' numbers, then those that no rotation took up yet. None where
+        a key can have one only, which has no id.
+        """
+        if not (key.holds_several and key.imported):
+            return None
+        every = {"KeyId": key.arn, "IncludeKeyMaterial": "ALL_KEY_MATERIAL"}
+        try:
+            rows = list(self._all("list_key_rotations", "Rotations", **every))
+        except NoSuchAction:
+            return None
+        rows.sort(key=_in_order)
+        return [
+            (member(row, "KeyMaterialId", str), row.get("ImportState") != "PENDING_IMPORT")
+            for row in rows
+        ]
 
     def usable(self, handle: str) -> tuple[str, Usable]:
         """Return a handle's ARN and what a use needs. Raises NoMaterial, Unsupported."""
@@ -166,8 +201,8 @@ class Keyring:
         return bytes(member(answer, "PublicKey", bytes))
 
     def forget(self, arn: str) -> None:
+        """Forget what a use needs; how often it was rotated only ever grows."""
         self._usable.pop(arn, None)
-        self._rotations.pop(arn, None)
 
     def listed(self, marker: str = "") -> tuple[list[str], str]:
         """Return the ARNs of one answer of ListKeys, and the marker of the next, "" at the end."""
@@ -188,6 +223,16 @@ class Keyring:
                 return
             if marker == before:
                 raise BackendError("AWS KMS gives the same page again and again.")
+
+
+def _waits(row: Mapping[str, object]) -> bool:
+    """Whether a row of ListKeyRotations is of material that no rotation took up yet."""
+    return str(row.get("KeyMaterialState", "")).startswith("PENDING")
+
+
+def _in_order(row: Mapping[str, object]) -> tuple[bool, float]:
+    at = moment(row.get("RotationDate"))
+    return _waits(row), at.timestamp() if at else 0.0
 
 
 def _next(answer: Mapping[str, object]) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +22,7 @@ from keys.algorithms import KeySpec, Usage
 from keys.backends import materials
 from keys.backends.aws import vocabulary
 from keys.backends.aws.connection import member, members
-from keys.backends.aws.failures import code_of, translated
+from keys.backends.aws.failures import Denied, code_of, translated
 from keys.backends.aws.keyring import (
     CHECK_TAG,
     KEY_TAG,
@@ -32,7 +33,7 @@ from keys.backends.aws.keyring import (
     handle_of,
     metadata_of,
 )
-from keys.backends.base import Material, Parent
+from keys.backends.base import Material, NoMaterial, Parent
 from keys.errors import (
     BackendError,
     BackendUnavailable,
@@ -40,6 +41,7 @@ from keys.errors import (
     KeyServiceError,
     StateForbids,
     StillWaiting,
+    Throttled,
     Unsupported,
 )
 
@@ -102,7 +104,8 @@ class Maker:
         own = self.own_key(label)
         if own is None or own.going or own.state == "PendingImport":
             return None
-        return self.described(own)
+        with shown_late():
+            return self.described(own)
 
     def described(self, key: Metadata) -> Material:
         """Return the first material of a key; a pair has been checked to be of the key's spec."""
@@ -118,39 +121,58 @@ class Maker:
     def own_key(self, label: uuid.UUID) -> Metadata | None:
         """Return the key that was made for a version, by its alias or else by its tags.
 
-        It may be about to be destroyed; such a one is found by its alias only.
+        It may be about to be destroyed; such a one is found by its alias only. An alias alone is no
+        proof, for anybody at AWS may point it at any key: the key must say so itself, by the tag
+        that it was made with.
         """
         key = self._keyring.described(alias_of_version(label))
-        if key is not None:
+        if key is not None and self._made_for(key, label):
             return key
         there = [self._keyring.described(arn) for arn in self._tagged(label)]
         standing = [one for one in there if one is not None and not one.going]
         # Two can be there where two processes raced and one died. All take the same one.
         return min(standing, key=lambda one: one.key_id, default=None)
 
+    def _made_for(self, key: Metadata, label: uuid.UUID) -> bool:
+        return self._keyring.tags(key.arn).get(VERSION_TAG) == str(label)
+
     def _tagged(self, label: uuid.UUID) -> list[str]:
         try:
+            return list(self._resources(label))
+        except Throttled:
+            raise
+        except KeyServiceError:
+            # No permission, or no way there from behind a VPC endpoint: look at every key instead.
+            return self._searched(label)
+
+    def _resources(self, label: uuid.UUID) -> Iterator[str]:
+        token = ""
+        while True:
+            # A page may be empty, and not the last.
             answer = self._keyring.connection.tagging(
                 "get_resources",
                 TagFilters=[{"Key": VERSION_TAG, "Values": [str(label)]}],
                 ResourceTypeFilters=["kms:key"],
+                **({"PaginationToken": token} if token else {}),
             )
-            return [
-                member(row, "ResourceARN", str)
-                for row in members(answer, "ResourceTagMappingList")
-                if ":key/" in str(row.get("ResourceARN"))
-            ]
-        except KeyServiceError:
-            # No permission, or no way there from behind a VPC endpoint: look at every key instead.
-            return list(self._searched(label))
+            for row in members(answer, "ResourceTagMappingList"):
+                arn = member(row, "ResourceARN", str)
+                if ":key/" in arn:
+                    yield arn
+            before, token = token, str(answer.get("PaginationToken") or "")
+            if not token:
+                return
+            if token == before:
+                raise BackendError("AWS gives the same page again and again.")
 
     def _searched(self, label: uuid.UUID) -> list[str]:
         found, marker = [], ""
         while True:
             arns, marker = self._keyring.listed(marker)
             for arn in arns:
-                # Keys that aren't ours may not be readable, and are not it.
-                with contextlib.suppress(KeyServiceError):
+                # A key that isn't ours may not be readable, or gone by now, and is not it. Whatever
+                # else goes wrong must not pass for "there is none": another would be made.
+                with contextlib.suppress(Denied, NoMaterial):
                     if self._keyring.tags(arn).get(VERSION_TAG) == str(label):
                         found.append(arn)
             if not marker:
@@ -176,13 +198,17 @@ class Maker:
 
     def generated(self, wanted: Wanted, parent: Parent | None) -> Material:
         """Return the material under a label, made where it isn't there."""
+        with shown_late():
+            return self._generated(wanted, parent)
+
+    def _generated(self, wanted: Wanted, parent: Parent | None) -> Material:
         there = self.own_key(wanted.label)
         if there is not None:
             self.check_same(there, wanted)
             if there.state == "PendingImport":
                 raise Conflict("Material is to be imported under this label.")
-            self._name(there, wanted)
-            return self.described(there)
+            # Where another call was quicker, it is the other's key that is named, and given.
+            return self.described(self._name(there, wanted, fresh=False))
         if parent is not None and parent.newest:
             with self._rotating[hash(parent.newest) % len(self._rotating)]:
                 rotated = self._rotate(wanted, parent)
@@ -221,12 +247,19 @@ class Maker:
         key = metadata_of(member(answer, "KeyMetadata", dict))
         return self._name(key, wanted)
 
-    def _name(self, key: Metadata, wanted: Wanted) -> Metadata:
-        """Give a key its aliases, where it hasn't got them. Returns the key that has the version's."""
-        first = self._named(alias_of_version(wanted.label), key)
+    def _name(self, key: Metadata, wanted: Wanted, *, fresh: bool = True) -> Metadata:
+        """Give a key its aliases, where it hasn't got them. Returns the key that has the version's.
+
+        Raises Conflict where that alias is on a key that was not made for the version.
+        """
+        alias = alias_of_version(wanted.label)
+        first = self._named(alias, key)
         if first.arn != key.arn:
-            # Nothing can have been encrypted with it: nobody was told of it.
-            self._kms("schedule_key_deletion", KeyId=key.key_id, PendingWindowInDays=7)
+            if not self._made_for(first, wanted.label):
+                raise foreign(alias)
+            if fresh:
+                # Nothing can have been encrypted with it: it was made just now, and nobody was told.
+                self._kms("schedule_key_deletion", KeyId=key.key_id, PendingWindowInDays=7)
             return first
         # Later ones get the key's alias when their version becomes the primary one (conform).
         if wanted.first:
@@ -301,6 +334,25 @@ class Maker:
             "AWS KMS is still rotating the key; its end is looked for again.",
             until=datetime.now(UTC) + timedelta(seconds=ROTATION_LOOKS * ROTATION_PAUSE),
         )
+
+
+@contextlib.contextmanager
+def shown_late() -> Iterator[None]:
+    """Around calls about a key that is known to be there: AWS KMS is eventually consistent.
+
+    Raises BackendUnavailable where it doesn't show the key yet.
+    """
+    try:
+        yield
+    except NoMaterial:
+        raise BackendUnavailable("AWS KMS does not show a key yet that it has made.") from None
+
+
+def foreign(alias: str) -> Conflict:
+    return Conflict(
+        f"At AWS {alias} names a key that is none of this one's versions. It stays as it is; point "
+        "it elsewhere or delete it there."
+    )
 
 
 def same_check(material: Material, check: str) -> None:

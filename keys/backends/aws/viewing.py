@@ -53,13 +53,10 @@ class Viewer:
         try:
             return self.one(arn)
         except Denied:
-            # Its policy keeps the console out. That is no reason to show none of the others.
-            return KeyView(
-                reference=arn,
-                name=arn.rpartition("/")[2],
-                state=KeyState.ENABLED,
-                problem="Its policy does not let the console look at it.",
-            )
+            # That is no reason to show none of the others.
+            return _closed(arn, "Its policy does not let the console look at it.")
+        except Unsupported:
+            return _closed(arn, "AWS KMS does not tell how often it was rotated.")
 
     def one(self, arn: str, *, public_keys: bool = False) -> KeyView | None:
         """Return one AWS key as a key with the versions it holds; None where it isn't there."""
@@ -84,21 +81,38 @@ class Viewer:
         keys = [key for key in found if key is not None]
         if not keys:
             return None
-        holder = self.alias_holder(keys)
-        if holder is not None and holder.arn not in {key.arn for key in keys}:
-            keys.append(holder)
-        # Without an alias of ours nothing of it was rotated to another AWS key yet.
-        primary = holder.arn if holder is not None else keys[0].arn
-        return self._view(keys_first(keys, primary), keys, primary, public_keys=True)
-
-    def alias_holder(self, keys: Sequence[Metadata]) -> Metadata | None:
-        """Return the AWS key that our alias of a console key names, where it has one."""
         name = self.console_key(keys)
-        return self._keyring.described(alias_of_key(name)) if name else None
+        holder = self._keyring.described(alias_of_key(name)) if name else None
+        if holder is None:
+            # Without an alias of ours nothing of it was rotated to another AWS key yet.
+            return self._view(keys[0], keys, keys[0].arn, public_keys=True)
+        if not self.of_key(holder, keys):
+            # Somebody pointed it at a key that isn't this one's: it has no primary version then.
+            arns = {view.handle: self._keyring.parsed(view.handle)[0] for view in wanted.versions}
+            main = keys_first(keys, plans.primary_of(wanted, arns))
+            return self._view(main, keys, "", public_keys=True)
+        if holder.arn not in {key.arn for key in keys}:
+            keys.append(holder)
+        return self._view(holder, keys, holder.arn, public_keys=True)
+
+    def of_key(self, holder: Metadata, keys: Sequence[Metadata]) -> bool:
+        """Whether the AWS key that an alias names is one of these, or was made for the same key.
+
+        An alias alone is no proof: anybody at AWS may point it at any key.
+        """
+        if holder.arn in {key.arn for key in keys}:
+            return True
+        try:
+            return self._keyring.tags(holder.arn).get(KEY_TAG) == self.console_key(keys)
+        except Denied:
+            return False
 
     def console_key(self, keys: Sequence[Metadata]) -> str:
-        """Return the id of the console's key that AWS keys were made for, by their tags."""
-        for key in keys:
+        """Return the id of the console's key that AWS keys were made for, by their tags.
+
+        The newest says it: an older one can have been adopted, with the tag of another key.
+        """
+        for key in reversed(keys):
             if name := self._keyring.tags(key.arn).get(KEY_TAG, ""):
                 return name
         return ""
@@ -183,9 +197,14 @@ class Viewer:
         return days if isinstance(days, int) else vocabulary.DEFAULT_ROTATION_DAYS
 
 
+def _closed(arn: str, problem: str) -> KeyView:
+    name = arn.rpartition("/")[2]
+    return KeyView(reference=arn, name=name, state=KeyState.ENABLED, problem=problem)
+
+
 def _facts(key: Metadata, rotations: Rotations) -> Mapping[str, str]:
     facts = {"state at AWS": key.state, "origin": key.origin}
-    if key.rotates:
+    if key.rotates or rotations:
         asked = sum(one for _, one in rotations)
         facts["rotations_used"] = str(asked)
         facts["rotations_limit"] = str(vocabulary.ROTATIONS_LIMIT)

@@ -36,6 +36,9 @@ from keys.errors import (
 Answer = TypeVar("Answer")
 
 MESSAGE_LIMIT = 300
+# What Azure's 404 says where a key, a version or a deleted key is not there. Any other 404 may come
+# from a proxy in between, or from an address that is no vault's.
+NO_KEY = "KeyNotFound"
 # How far two clocks may be apart before it is worth a word: tokens are valid from their issue on.
 SKEW = 120.0
 # Inner codes of a 403 that are about the caller and not about the key.
@@ -56,6 +59,10 @@ _SIGN_IN = {
 
 class BadRequest(BackendError):
     """Azure answered 400: it can't take what was sent, or a ciphertext is not the key's."""
+
+
+class Forbidden(BackendRefused):
+    """The vault itself, which knows who asks, says that the caller may not do this: its own 403."""
 
 
 @contextlib.contextmanager
@@ -118,9 +125,14 @@ def answered(status: int, body: Any, headers: Mapping[str, str]) -> KeyServiceEr
     if status == 401:
         return BackendRefused(f"The vault refuses the sign-in{told}.{_clock(headers)}{text}")
     if status == 403:
-        return _forbidden(inner, message, told)
+        return _forbidden(code, inner, message, told)
     if status == 404:
-        return NoMaterial(f"The vault has no such key or version{told}.")
+        if code == NO_KEY:
+            return NoMaterial(f"The vault has no such key or version{told}.")
+        return BackendError(
+            f"Something answered 404 that does not speak of a key{told}: check the address, and "
+            "what is between the console and the vault."
+        )
     if status == 409:
         return Conflict(f"The vault says that this can't be done now{told}.{text}")
     if status == 429:
@@ -133,13 +145,14 @@ def answered(status: int, body: Any, headers: Mapping[str, str]) -> KeyServiceEr
     return kind(f"The vault refuses the request{told}.{text}")
 
 
-def _forbidden(inner: str, message: str, told: str) -> KeyServiceError:
+def _forbidden(code: str, inner: str, message: str, told: str) -> KeyServiceError:
     about_caller = bool(_ACCESS.search(inner))
     if not about_caller and (_STATE.search(inner) or _STATE_TEXT.search(message)):
         return StateForbids(f"The vault refuses this use of the version{told}. {message}")
     if not about_caller and _OPERATION_TEXT.search(message):
         return Unsupported(f"The vault does not permit this use of the key{told}. {message}")
-    return BackendRefused(f"The vault does not let the console do this{told}. {message}")
+    kind = Forbidden if code == "Forbidden" else BackendRefused
+    return kind(f"The vault does not let the console do this{told}. {message}")
 
 
 def _sign_in(error: ClientAuthenticationError) -> KeyServiceError:

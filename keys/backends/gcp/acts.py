@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 from keys.algorithms import ALGORITHMS, SPECS, Algorithm, MessageType, Usage
 from keys.backends import materials
-from keys.backends.base import NoMaterial
 from keys.backends.gcp.checksums import crc32c
 from keys.backends.gcp.forms import EXTERNAL_MU, RAW
-from keys.backends.gcp.keyring import GONE, Keyring, Known
+from keys.backends.gcp.keyring import Keyring, Known, refusal
 from keys.errors import BackendError, CannotDecrypt, Invalid, StateForbids, TooLarge, Unsupported
 from keys.primitives import wrapping
 from keys.primitives.pairs import MlDsaPublicKey
@@ -45,8 +44,7 @@ class Acts:
         known, row = self.known(handle, Usage.ENCRYPT_DECRYPT, algorithm)
         if SPECS[known.form.spec].asymmetric:
             _check_no_label(aad)
-            public = self._keyring.public_key(handle, known.form)[0]
-            return wrapping.oaep_encrypt(public, row, plaintext, b"")
+            return wrapping.oaep_encrypt(self._serving(handle, known), row, plaintext, b"")
         _check_size(known, plaintext, aad)
         request = {
             "name": handle,
@@ -167,7 +165,12 @@ class Acts:
 
     def wrap(self, handle: str, algorithm: str, target: bytes) -> bytes:
         known, row = self.known(handle, Usage.WRAP_UNWRAP, algorithm)
-        return wrapping.wrap(self._keyring.public_key(handle, known.form)[0], row, target)
+        return wrapping.wrap(self._serving(handle, known), row, target)
+
+    def _serving(self, handle: str, known: Known) -> Any:
+        """Return the public key to protect something with here, where Google would serve it, too."""
+        self._keyring.check_enabled(handle)
+        return self._keyring.public_key(handle, known.form)[0]
 
     def unwrap(self, handle: str, algorithm: str, wrapped: bytes) -> bytes:
         known, row = self.known(handle, Usage.WRAP_UNWRAP, algorithm)
@@ -234,12 +237,10 @@ class Acts:
             return call()
         except StateForbids:
             state = self._keyring.state_now(handle)
-        if state in GONE or state == "DESTROY_SCHEDULED":
-            raise NoMaterial
         if state == "ENABLED":
             # Not this version's state then: the ciphertext is of another one, which may not be used.
             raise StateForbids("Google refuses the key version that this was protected with.")
-        raise StateForbids(f"The version is {state.lower().replace('_', ' ')} at Google.")
+        raise refusal(state)
 
 
 _CIPHERTEXT_BYTES = {"ML_KEM_768": 1088, "ML_KEM_1024": 1568, "X_WING": 1120}

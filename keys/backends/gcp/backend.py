@@ -6,8 +6,9 @@ A handle is a CryptoKeyVersion's resource name. What a key can do is fixed when 
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from keys.algorithms import MessageType, Usage
@@ -17,6 +18,7 @@ from keys.backends.gcp.acts import Acts
 from keys.backends.gcp.configuration import LEVELS, WINDOW_LIMITS, read
 from keys.backends.gcp.connection import Connection
 from keys.backends.gcp.keyring import Keyring
+from keys.backends.gcp.labels import Labels
 from keys.backends.gcp.making import Making
 from keys.backends.gcp.picture import DISABLED, ENABLED
 from keys.backends.gcp.states import States
@@ -34,13 +36,19 @@ class GcpBackend(Backend):
     protection: ClassVar[Protection] = Protection.SOFTWARE
 
     def __init__(
-        self, store_id: uuid.UUID, settings: Mapping[str, Any], credential: Secret | None
+        self,
+        store_id: uuid.UUID,
+        settings: Mapping[str, Any],
+        credential: Secret | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._configuration = read(settings)
         self._connection = Connection(self._configuration, credential)
-        self._keyring = Keyring(self._configuration, self._connection)
-        self._making = Making(self._keyring)
-        self._states = States(self._keyring)
+        self._keyring = Keyring(self._configuration, self._connection, clock)
+        labels = Labels(self._keyring)
+        self._making = Making(self._keyring, labels)
+        self._states = States(self._keyring, labels)
         self._acts = Acts(self._keyring)
 
     @classmethod

@@ -36,6 +36,11 @@ class Configuration:
         """The resource name of the location, which random bytes are asked of."""
         return self.key_ring.partition("/keyRings/")[0]
 
+    @property
+    def loopback(self) -> bool:
+        """Whether the endpoint is on this machine: a test server."""
+        return self.target.rpartition(":")[0].strip("[]") in LOOPBACK
+
 
 def read(settings: Mapping[str, Any]) -> Configuration:
     """Return the settings, checked. Raises Invalid, naming the setting."""

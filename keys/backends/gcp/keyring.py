@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +22,7 @@ from keys.backends.gcp.checksums import crc32c
 from keys.backends.gcp.configuration import Configuration
 from keys.backends.gcp.connection import Connection
 from keys.backends.gcp.forms import FORMS, Form
-from keys.errors import BackendError, Invalid, StateForbids, Unsupported
+from keys.errors import BackendError, BackendUnavailable, Invalid, StateForbids, Unsupported
 from keys.primitives.pairs import PublicKey, public_der
 from keys.primitives.post_quantum import SlhDsaPublicKey
 from keys.primitives.x_wing import XWingPublicKey
@@ -28,6 +30,9 @@ from keys.primitives.x_wing import XWingPublicKey
 CACHE_SIZE = 10_000
 PAGE = 100
 LONGEST_LIST = 10_000  # versions of one key
+# How long a version that was enabled at Google is taken to be, for what is done here with its public
+# key. Google's own servers need longer to hear of a change.
+ENABLED_SECONDS = 3.0
 
 
 def _names(enumeration: Any) -> dict[int, str]:
@@ -90,10 +95,17 @@ class Seen:
 class Keyring:
     """One key ring. Reads only; keys.backends.gcp.making and states write."""
 
-    def __init__(self, configuration: Configuration, connection: Connection) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        connection: Connection,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.configuration = configuration
         self.connection = connection
+        self._clock = clock
         self._lock = threading.Lock()
+        self._enabled: OrderedDict[str, float] = OrderedDict()  # until when, of the clock
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._publics: OrderedDict[str, tuple[PublicKey, bytes]] = OrderedDict()
 
@@ -171,8 +183,27 @@ class Keyring:
         except (StateForbids, NoMaterial):
             return None
 
+    def check_enabled(self, handle: str) -> None:
+        """Check that a version is enabled at Google now, or was a moment ago.
+
+        Raises NoMaterial, StateForbids, BackendUnavailable.
+        """
+        now = self._clock()
+        if now < self._enabled.get(handle, now):
+            return
+        state = self.state_now(handle)
+        if state != "ENABLED":
+            raise refusal(state)
+        self._remember(self._enabled, handle, now + ENABLED_SECONDS)
+
+    def doubt(self) -> None:
+        """Forget which versions are enabled: something was changed at Google from here."""
+        with self._lock:
+            self._enabled.clear()
+
     def forget(self, handle: str) -> None:
         with self._lock:
+            self._enabled.pop(handle, None)
             self._known.pop(handle, None)
             self._publics.pop(handle, None)
 
@@ -199,6 +230,15 @@ class Keyring:
             kept[handle] = value
             while len(kept) > CACHE_SIZE:
                 kept.popitem(last=False)
+
+
+def refusal(state: str) -> NoMaterial | StateForbids | BackendUnavailable:
+    """Return why a version in this state, which isn't ENABLED, does nothing."""
+    if state in GONE or state == "DESTROY_SCHEDULED":
+        return NoMaterial()
+    if state in PENDING:
+        return BackendUnavailable("Google Cloud KMS is still at work on the key version.")
+    return StateForbids(f"The version is {state.lower().replace('_', ' ')} at Google.")
 
 
 def seen(version: Any) -> Seen:

@@ -1,16 +1,17 @@
 """New versions: made by Google, or brought from outside.
 
 Google numbers versions itself. So before a version is asked for, the key's labels say for whom the
-next number is (keys.backends.gcp.names); after a crash that tells whether it was made.
+next number is (keys.backends.gcp.names); after a crash that tells whether it was made. Where it was
+not, the number may go to a version of Google's own schedule, or of somebody else: what such a version
+is known by is never taken for ours (Making._is_ours).
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 import uuid
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keys.algorithms import Usage
@@ -20,26 +21,36 @@ from keys.backends.gcp import names
 from keys.backends.gcp.forms import FORMS, Form, form_for
 from keys.backends.gcp.importing import Importing
 from keys.backends.gcp.keyring import ALGORITHM_NAMES, GONE, LEVEL_NAMES, PENDING, Keyring, Seen
+from keys.backends.gcp.labels import Labels
 from keys.backends.gcp.names import Mark
-from keys.errors import AlreadyExists, BackendError, BackendUnavailable, Conflict, Invalid
+from keys.errors import (
+    AlreadyExists,
+    BackendError,
+    BackendRefused,
+    BackendUnavailable,
+    Conflict,
+    Invalid,
+    KeyServiceError,
+    StateForbids,
+    Throttled,
+    Unsupported,
+)
 from keys.secret import Secret, same
 
 PATIENCE_SECONDS = 12.0
-LOCKS = 64
+# What Google says before it does anything; of other errors nobody knows whether it did.
+REFUSED = (BackendRefused, Throttled, StateForbids, Invalid, Unsupported)
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 
 
 class Making:
     """Writes new keys and versions. Two threads must not ask for the same number of a key twice."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, labels: Labels) -> None:
         self._keyring = keyring
+        self._labels = labels
         self._call = keyring.connection.call
         self._importing = Importing(keyring)
-        self._locks = tuple(threading.Lock() for _ in range(LOCKS))
-
-    def _lock(self, key: str) -> threading.Lock:
-        return self._locks[zlib.crc32(key.encode()) % LOCKS]
 
     def generate(
         self, label: uuid.UUID, spec: str, usage: Usage | None, parent: Parent | None
@@ -47,17 +58,18 @@ class Making:
         level = self._keyring.configuration.level
         form = form_for(level, spec, usage, parent.algorithm if parent else "")
         name = names.key_of(self._keyring.ring, label, parent)
-        with self._lock(name):
+        with self._labels.lock(name):
             key = self._keyring.key(name)
             if key is None:
                 key = self._new_key(name, form, label, parent)
             _check_fits(key, form, usage, level)
             mark, version = self._planned(key, label, parent)
+            self._check_ours(key.name, mark, version)
             if version is None or version.state == "GENERATION_FAILED":
-                version = self._next(key, label)
+                version = self._next(key.name, label)
             elif version.state in GONE or version.state == "DESTROY_SCHEDULED":
                 raise Conflict("The material under this label was destroyed.")
-            return self._material(self._ready(version), mark.check if mark else "")
+        return self._material(self._ready(version), mark.check if mark else "")
 
     def find(self, label: uuid.UUID, parent: Parent | None) -> Material | None:
         name = names.key_of(self._keyring.ring, label, parent)
@@ -66,6 +78,8 @@ class Making:
             return None
         mark, version = self._planned(key, label, parent)
         if version is None or version.state in GONE | PENDING | {"DESTROY_SCHEDULED"}:
+            return None
+        if not self._is_ours(name, mark, version):
             return None
         return self._material(version, mark.check if mark else "")
 
@@ -81,15 +95,16 @@ class Making:
         form = form_for(level, spec, usage, parent.algorithm if parent else "")
         raw, check = self._importing.prepared(form, material)
         name = names.key_of(self._keyring.ring, label, parent)
-        with self._lock(name):
+        with self._labels.lock(name):
             key = self._keyring.key(name)
             if key is None:
                 key = self._new_key(name, form, label, parent, check=check)
             _check_fits(key, form, usage, level)
             mark, version = self._planned(key, label, parent)
+            self._check_ours(name, mark, version)
             _check_same(mark, version, check)
-            version = self._brought(key, label, form, raw, check, version)
-            return self._material(self._ready(version), check)
+            version = self._brought(name, label, form, raw, check, version)
+        return self._material(self._ready(version), check)
 
     # --- steps
 
@@ -141,60 +156,77 @@ class Making:
         first = parent is None or not parent.newest
         return 1 if first and not names.marks(key.labels) else 0
 
-    def _next(self, key: Any, label: uuid.UUID) -> Seen:
-        number = self._mark_next(key, label)
-        made = self._call(
-            "create_crypto_key_version",
-            {"parent": key.name, "crypto_key_version": {}},
-        )
-        return self._own(key, made, Mark(number, label))
+    def _is_ours(self, key: str, mark: Mark | None, version: Seen) -> bool:
+        """Whether a version is what its mark was written for, and not somebody else's of that number.
 
-    def _mark_next(self, key: Any, label: uuid.UUID, check: str = "") -> int:
-        versions = self._keyring.versions(key.name)
-        number = (versions[-1].number if versions else 0) + 1
-        mark = Mark(number, label, check)
-        if mark not in names.marks(key.labels):
-            self._write_labels(key, names.marked(key.labels, mark))
-        return number
+        One that came in another way than was meant isn't. Nor is a version that Google encrypts with:
+        its own schedule makes versions primary, and of the console's only those whose handle the
+        console has already, so that nobody asks for them by their label any more. It is looked at
+        after the version: Google may rotate meanwhile.
+        """
+        if mark is None or mark.number == 1:  # the first comes with the key itself
+            return True
+        if mark.check or version.imported:
+            return bool(mark.check) and version.imported
+        now = self._keyring.key(key)
+        return now is not None and bool(now.primary.name != version.name)
 
-    def _own(self, key: Any, made: Any, mark: Mark) -> Seen:
-        """Return the version just made. Where somebody else's came between, the mark is put right."""
+    def _check_ours(self, key: str, mark: Mark | None, version: Seen | None) -> None:
+        if version is not None and not self._is_ours(key, mark, version):
+            raise Conflict(
+                f"Version {version.number} at Google was not made by the console: its own rotation,"
+                " or somebody else, came before. Look at the key's differences, then ask anew."
+            )
+
+    def _next(self, key: str, label: uuid.UUID) -> Seen:
+        request = {"parent": key, "crypto_key_version": {}}
+        return self._asked(key, label, "", lambda: self._call("create_crypto_key_version", request))
+
+    def _asked(self, key: str, label: uuid.UUID, check: str, call: Callable[[], Any]) -> Seen:
+        """Mark the next number, ask for the version, and make sure of the mark."""
+        versions = self._keyring.versions(key)
+        mark = Mark((versions[-1].number if versions else 0) + 1, label, check)
+        self._mark(key, mark)
+        try:
+            made = call()
+        except REFUSED:
+            # Nothing was made: whose the number will be is open again. A mark that stays does little harm.
+            with contextlib.suppress(KeyServiceError):
+                self._labels.write(key, lambda labels: names.unmarked(labels, mark.number))
+            raise
+        return self._own(key, made, mark)
+
+    def _mark(self, key: str, mark: Mark) -> None:
+        def change(labels: Mapping[str, str]) -> Mapping[str, str]:
+            return labels if mark in names.marks(labels) else names.marked(labels, mark)
+
+        self._labels.write(key, change)
+
+    def _own(self, key: str, made: Any, mark: Mark) -> Seen:
+        """Return the version just made. The mark is put right where another version came between, or
+        another process wrote labels that it had read before."""
         number = names.number_of(made.name)
-        if made.name != names.version_name(key.name, number):
+        if made.name != names.version_name(key, number):
             raise BackendError("Google Cloud KMS answered with a version of another key.")
-        if number != mark.number:
-            self._write_labels(key, names.marked(key.labels, Mark(number, mark.label, mark.check)))
+        self._mark(key, Mark(number, mark.label, mark.check))
         version = self._keyring.version(made.name)
         if version is None:
             raise BackendError("Google Cloud KMS does not show the version it made.")
         return version
 
-    def _write_labels(self, key: Any, labels: Mapping[str, str]) -> None:
-        self._call(
-            "update_crypto_key",
-            {
-                "crypto_key": {"name": key.name, "labels": dict(labels)},
-                "update_mask": {"paths": ["labels"]},
-            },
-        )
-
     def _brought(
-        self, key: Any, label: uuid.UUID, form: Form, raw: Secret, check: str, version: Seen | None
+        self, key: str, label: uuid.UUID, form: Form, raw: Secret, check: str, version: Seen | None
     ) -> Seen:
         """Import what isn't there yet, or bring back what is waiting for its destruction."""
         if version is None:
-            number = self._mark_next(key, label, check)
-            made = self._importing.send(key.name, form, raw)
-            return self._own(key, made, Mark(number, label, check))
+            return self._asked(key, label, check, lambda: self._importing.send(key, form, raw))
         if version.state == "DESTROY_SCHEDULED":
             self._call("restore_crypto_key_version", {"name": version.name})
             set_state(self._call, version.name, "ENABLED")
         elif version.state in GONE:
             if version.state == "IMPORT_FAILED":
-                self._write_labels(
-                    key, names.marked(key.labels, Mark(version.number, label, check))
-                )
-            self._importing.send(key.name, form, raw, into=version.name)
+                self._mark(key, Mark(version.number, label, check))
+            self._importing.send(key, form, raw, into=version.name)
         again = self._keyring.version(version.name)
         if again is None:
             raise BackendError("Google Cloud KMS does not show the version it has.")

@@ -101,6 +101,11 @@ def marked(labels: Mapping[str, str], mark: Mark) -> dict[str, str]:
     return {**others, **dict(one.pair() for one in newest)}
 
 
+def unmarked(labels: Mapping[str, str], number: int) -> dict[str, str]:
+    """Return the labels without the console's mark of the version with this number."""
+    return {name: value for name, value in labels.items() if name != f"{VERSION_LABEL}{number}"}
+
+
 def tags(labels: Mapping[str, str]) -> dict[str, str]:
     """Return other people's labels."""
     return {name: value for name, value in labels.items() if not name.startswith(PREFIX)}

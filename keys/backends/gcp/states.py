@@ -11,6 +11,7 @@ from keys.algorithms import ALGORITHMS
 from keys.backends.base import NoMaterial
 from keys.backends.gcp import forms, names, picture
 from keys.backends.gcp.keyring import GONE, PENDING, Keyring, Seen
+from keys.backends.gcp.labels import Labels
 from keys.backends.gcp.making import set_state
 from keys.backends.gcp.picture import DISABLED, ENABLED, SCHEDULED, Target
 from keys.backends.views import KeyView, Page
@@ -26,8 +27,9 @@ ASK_AGAIN = timedelta(minutes=5)
 class States:
     """Views, states, destruction and its cancellation."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, labels: Labels) -> None:
         self._keyring = keyring
+        self._labels = labels
         self._call = keyring.connection.call
 
     # --- looking
@@ -152,6 +154,7 @@ class States:
         there = {version.name: version for version in self._keyring.versions(name)}
         targets = picture.targets_of(wanted)
         gone = []
+        self._keyring.doubt()
         if forms.has_primary(wanted.spec, wanted.usage):
             self._set_primary(key, targets, there)
         for target in targets:
@@ -180,10 +183,22 @@ class States:
         if version.state != ENABLED:
             set_state(self._call, version.name, ENABLED)
             there[chosen.handle] = replace(version, state=ENABLED, destroy_at=None)
+        self._disown(key, targets)
         self._call(
             "update_crypto_key_primary_version",
             {"name": key.name, "crypto_key_version_id": str(version.number)},
         )
+
+    def _disown(self, key: Any, targets: Sequence[Target]) -> None:
+        """Take back the mark of a primary version that the console doesn't know.
+
+        Google's own schedule made it in place of one that was asked for. That it is primary tells it
+        from the console's (Making.generate); it is not to be taken for one when it isn't any more.
+        """
+        stranger = key.primary.name
+        if stranger and stranger not in {target.handle for target in targets}:
+            number = names.number_of(stranger)
+            self._labels.write(key.name, lambda labels: names.unmarked(labels, number))
 
     def _bring(self, key: Any, version: Seen, target: Target) -> None:
         if target.state == SCHEDULED:
@@ -220,8 +235,7 @@ class States:
         paths: list[str] = []
         tags = names.tags(dict(wanted.tags))
         if any(key.labels.get(name) != value for name, value in tags.items()):
-            changed["labels"] = {**dict(key.labels), **tags}
-            paths.append("labels")
+            self._labels.write(key.name, lambda labels: {**labels, **tags})
         days = picture.rotation_wanted(wanted)
         primaries = forms.has_primary(wanted.spec, wanted.usage)
         if primaries and days != picture.rotation_days(key):
@@ -239,6 +253,7 @@ class States:
     def set_state(self, handle: str, state: str) -> None:
         """Enable or disable one version; one that waits for its destruction stays as it is."""
         names.split(self._keyring.ring, handle)
+        self._keyring.doubt()
         version = self._keyring.version(handle)
         if version is None or version.state in GONE:
             raise NoMaterial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Configuration:
     @property
     def by_role(self) -> bool:
         return bool(self.role_id)
+
+    @property
+    def direct(self) -> bool:
+        """Whether nothing may stand in between: a proxy would see the token, or is senseless."""
+        parts = urlsplit(self.address)
+        return parts.scheme != "https" or _is_loopback(parts.hostname or "")
 
 
 def read(settings: Mapping[str, Any]) -> Configuration:
@@ -75,6 +82,13 @@ def _address(text: str) -> str:
             "address", "it has to begin with https: the token would travel readable by all"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _plain(parts: SplitResult) -> bool:

@@ -37,6 +37,14 @@ class Answer:
     def ok(self) -> bool:
         return self.status in (200, 204)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the engine itself says that there is nothing, in its own words and no others.
+
+        A 404 of something in between, or of an address that is no engine's, proves nothing.
+        """
+        return self.status == 404 and self.whole == {"errors": []}
+
     def failure(self) -> KeyServiceError:
         return failures.failure(self.status, self.errors, self.what, self.headers)
 
@@ -54,6 +62,9 @@ class Connection:
             namespace=configuration.namespace or None,
         )
         session = self._adapter.session
+        if configuration.direct:
+            # No proxy of the environment's: over plain HTTP it would be told the token.
+            session.trust_env = False
         pooled = type(session.get_adapter(configuration.address))
         for scheme in ("https://", "http://"):
             session.mount(scheme, pooled(max_retries=0, pool_connections=2, pool_maxsize=POOL))
@@ -104,13 +115,17 @@ class Connection:
 
 
 def _read(status: int, content: bytes, what: str, headers: Mapping[str, Any]) -> Answer:
+    done = status in (200, 204)
     try:
         found = json.loads(content) if content else {}
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        if status in (200, 204):
+        if done:
             raise BackendError(f"The store's answer to {what} makes no sense.")
+        return Answer(status, what, headers=headers)
+    if not done and not _calls_itself_json(headers):
+        # What refuses may be something in between: its words are not the engine's.
         return Answer(status, what, headers=headers)
     errors = found.get("errors")
     words = [one for one in errors if isinstance(one, str)] if isinstance(errors, list) else []
@@ -124,3 +139,8 @@ def _read(status: int, content: bytes, what: str, headers: Mapping[str, Any]) ->
         errors=tuple(words),
         headers=headers,
     )
+
+
+def _calls_itself_json(headers: Mapping[str, Any]) -> bool:
+    kind, _, _ = str(headers.get("Content-Type", "")).partition(";")
+    return kind.strip().lower() == "application/json"

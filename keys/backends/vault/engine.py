@@ -76,7 +76,7 @@ class Engine:
     def read(self, name: str) -> TransitKey | None:
         """Return a key as it is now, None where there is none."""
         answer = self.ask("GET", f"{self.mount}/keys/{name}")
-        if answer.status == 404 and not answer.errors:
+        if answer.nothing:
             self.forget(name)
             return None
         if not answer.ok:
@@ -111,7 +111,7 @@ class Engine:
     def names(self) -> list[str]:
         """Return the names of all keys in their order."""
         answer = self.ask("LIST", f"{self.mount}/keys")
-        if answer.status == 404 and not answer.errors:
+        if answer.nothing:
             return []
         if not answer.ok:
             raise answer.failure()

@@ -61,6 +61,11 @@ def failure(
             f"The store answered {what} with a redirection: a standby node that doesn't forward, "
             "or an address that isn't the active node's."
         )
+    if status == 404:
+        return BackendError(
+            f"Something answered {what} with 404 that does not speak of a key: check the address and "
+            "mount, and what is between the console and the server."
+        )
     return BackendError(f"The store refused {what} with status {status}.")
 
 

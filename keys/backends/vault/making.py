@@ -113,14 +113,17 @@ class Maker:
         if key is None or version < key.lowest or version > key.latest:
             return
         if version == key.lowest == key.latest:
-            self._delete(key)
+            self._delete(key, {version})
         elif version == key.lowest:
             self._trim(key, version + 1)
         else:
             raise Unsupported(f"{_OLDEST_FIRST}: {key.lowest} to {version - 1} are older.")
 
     def destroy_all(self, handles: Sequence[str]) -> None:
-        """Delete the keys whose versions all are meant; of others, trim what is meant."""
+        """Delete the keys whose versions all are meant; of others, trim what is meant.
+
+        Raises Unsupported where a version that is not meant would go, too.
+        """
         meant: dict[str, set[int]] = {}
         for handle in handles:
             name, version = names.parsed(handle)
@@ -132,12 +135,9 @@ class Maker:
             strangers = set(key.versions) - versions
             newest = max(versions)
             if not strangers:
-                self._delete(key)
+                self._delete(key, versions)
             elif min(strangers) <= newest:
-                numbers = ", ".join(str(number) for number in sorted(strangers))
-                raise Unsupported(
-                    f"{_OLDEST_FIRST}; the key has versions that the console doesn't know: {numbers}."
-                )
+                raise _strangers(strangers)
             else:
                 # Somebody else's newer versions stay.
                 self._trim(key, newest + 1)
@@ -152,11 +152,19 @@ class Maker:
             raise Unsupported(
                 "Transit can take back only the first version of a key, while it is the only one."
             )
-        self._delete(key)
+        self._delete(key, {version})
 
-    def _delete(self, key: TransitKey) -> None:
+    def _delete(self, key: TransitKey, meant: set[int]) -> None:
+        """Delete a key whose versions all are `meant`. Raises Unsupported for others."""
         if not key.deletion_allowed:
             self._engine.do("POST", f"keys/{key.name}/config", {"deletion_allowed": True})
+        # Looked at as late as can be: somebody may have rotated it meanwhile.
+        now = self._engine.read(key.name)
+        strangers = set(now.versions) - meant if now is not None else set()
+        if strangers:
+            if not key.deletion_allowed:
+                self._engine.do("POST", f"keys/{key.name}/config", {"deletion_allowed": False})
+            raise _strangers(strangers)
         try:
             self._engine.do("DELETE", f"keys/{key.name}")
         except (BackendError, NoMaterial):
@@ -186,6 +194,13 @@ def check_destroyable(handle: str, among: Sequence[str]) -> None:
     if older:
         those = ", ".join(str(number) for number in older)
         raise Unsupported(f"{_OLDEST_FIRST}: destroy transit's {those} before.")
+
+
+def _strangers(numbers: set[int]) -> Unsupported:
+    told = ", ".join(str(number) for number in sorted(numbers)[:9])
+    return Unsupported(
+        f"{_OLDEST_FIRST}; the key has versions that the console doesn't know: {told}."
+    )
 
 
 def _ours(key: TransitKey, parent: Parent | None) -> int:

@@ -4,16 +4,77 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from keys import models, queries_stores
 from keys.backends import registry
 from keys.backends.views import KeyView
 from keys.callers import Caller
 from keys.drift.plain import from_plain
+from keys.root_keys import Overview
+from keys.root_keys.overview import BY_FILE
+from keys.root_keys.rows import RootState
 from kms_console.api.rest import shapes
 from kms_console.api.rest.shapes import Name
 from kms_console.api.rest.shown import utc
+
+RootKeyState = Annotated[str, shapes.one_of([state.value for state in RootState], "RootKeyState")]
+
+
+class RootKey(shapes.Shape):
+    """One root key. `key_store` is its holder's name, null where only a file or a variable has it.
+
+    `materials` are sealed under it. `at_store`: the key that holds it is still there, where the store
+    keeps what is destroyed for a while, until `until`.
+    """
+
+    id: str
+    state: RootKeyState
+    key_store: str | None
+    algorithm: str
+    materials: int
+    created_at: shapes.Moment
+    at_store: bool
+    until: shapes.Moment
+
+
+class RootKeys(shapes.Shape):
+    """How root keys stand; `current` is the one that seals, null where there is none to be read.
+
+    `trouble` says why the process that answers can't open it now, and is empty where it can.
+    """
+
+    current: str | None
+    held_by_store: bool
+    under_way: bool
+    file_needed: bool
+    file_to_remove: bool
+    trouble: str
+    root_keys: list[RootKey]
+
+
+def root_keys(seen: Overview, trouble: str) -> RootKeys:
+    return RootKeys(
+        current=seen.current.id if seen.current else None,
+        held_by_store=seen.held_by_store,
+        under_way=seen.under_way,
+        file_needed=seen.file_needed,
+        file_to_remove=seen.file_to_remove,
+        trouble=trouble,
+        root_keys=[
+            RootKey(
+                id=root.id,
+                state=root.state,
+                key_store=None if root.held_by == BY_FILE else root.held_by,
+                algorithm=root.algorithm,
+                materials=root.materials,
+                created_at=utc(root.created_at),
+                at_store=root.at_store,
+                until=utc(root.until),
+            )
+            for root in seen.roots
+        ],
+    )
 
 
 def listing(row: models.Listing, caller: Caller) -> shapes.Listing:

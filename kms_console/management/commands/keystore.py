@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from keys import administration, discovery, queries, queries_stores
 from keys.backends import registry
-from keys.errors import KeyServiceError, PendingApproval
+from keys.errors import KeyServiceError
 from keys.models import Drift, FoundKey, Key, KeyStore, Listing
 from keys.services import operator
 from kms_console.management import plain
@@ -68,10 +68,6 @@ class Command(BaseCommand):
         about.add_argument("name", nargs="?", default="", metavar="store", help="only this store's")
         about.add_argument("--key", default="", metavar="ALIAS", help="only this key's")
         drift.add_argument("--check", action="store_true", help="ask the stores first")
-        decide = drift.add_mutually_exclusive_group()
-        decide.add_argument("--accept", metavar="ID", help="the store is right: follow it")
-        decide.add_argument("--revert", metavar="ID", help="the console is right: put it back")
-        decide.add_argument("--repair", metavar="ID", help="it is lost: make a new version")
         drift.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -162,9 +158,6 @@ class Command(BaseCommand):
         self.stdout.write(f"Adopted {key.alias} as it is; nothing was changed there. {when}")
 
     def _drift(self, options: dict[str, Any]) -> None:
-        for decision in ("accept", "revert", "repair"):
-            if options[decision]:
-                self._decide(decision, options[decision])
         if options["check"]:
             self._compare(options)
         rows = list(_differences(options))
@@ -179,20 +172,8 @@ class Command(BaseCommand):
                 f"here {_short(row.believed)}, there {_short(row.observed)}"
             )
         if rows:
+            self.stderr.write("An officer decides what happens, in the console or by the API.")
             sys.exit(1)
-
-    def _decide(self, decision: str, reference: str) -> None:
-        change = {
-            "accept": administration.accept_drift,
-            "revert": administration.revert_drift,
-            "repair": administration.repair_drift,
-        }[decision]
-        try:
-            row = change(operator(), reference)
-        except PendingApproval as waits:
-            self.stderr.write(f"Waits for the officers' votes: request {waits.extra['approval']}")
-            return
-        self.stderr.write(f"{row.id}: {row.get_state_display().lower()}.")
 
     def _compare(self, options: dict[str, Any]) -> None:
         """Ask the stores of the keys in question; say of which keys one could not be asked."""

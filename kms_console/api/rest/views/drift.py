@@ -173,8 +173,8 @@ WAYS: dict[str, Any] = {
         "revert_drift",
         "Put the store back",
         administration.revert_drift,
-        "A job brings the whole key at the store in line with what the console believes. The "
-        "difference stays open until the store agrees.",
+        "A job brings the key at the store in line with what the console believes. The difference stays "
+        "open until the store agrees; other open differences of the key stay as they are.",
     ),
     "repair": _way(
         "repair_drift",
