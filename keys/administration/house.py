@@ -13,8 +13,9 @@ from keys.backends import registry
 from keys.callers import Role
 from keys.errors import AlreadyExists, Conflict, Invalid
 from keys.gate.changes import Change
-from keys.models import Installation, KeyStore, Principal
+from keys.models import Installation, KeyStore, KeyVersion, Principal
 from keys.secret import Secret
+from keys.states import GONE
 
 
 @gate.change(Action.SET_UP, on=targets.house)
@@ -114,6 +115,8 @@ def update_key_store(
     row = change.row
     if settings not in (None, row.settings) or credentials not in (None, row.credentials):
         _check_may_move(row)
+    if settings is not None:
+        _check_stays(row, settings)
     row.settings = row.settings if settings is None else settings
     row.credentials = row.credentials if credentials is None else credentials
     registry.check_settings(row.kind, row.settings, row.credentials)
@@ -127,6 +130,21 @@ def update_key_store(
     row.save()
     change.touch("key_store", row.id)
     return row
+
+
+def _check_stays(row: KeyStore, settings: dict[str, Any]) -> None:
+    """Refuse to lead living keys' handles to another server: nothing there would look like destroyed."""
+    moved = [
+        name
+        for name in registry.KINDS[row.kind].identity
+        if row.settings.get(name) != settings.get(name)
+    ]
+    living = KeyVersion.objects.filter(key__key_store=row).exclude(state__in=GONE)
+    if moved and living.exclude(handle="").exists():
+        raise Conflict(
+            f"{row.title} has keys, which are found by its {' and '.join(moved)}: add another key store instead.",
+            field="settings",
+        )
 
 
 def _check_may_move(row: KeyStore) -> None:

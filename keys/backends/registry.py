@@ -55,6 +55,8 @@ class Kind:
     # The settings that say which keys it leads to, however somebody signs in; None: every row has its own.
     # () where handles are the same everywhere, as AWS's are.
     place: tuple[str, ...] | None = None
+    # The settings that must stay as they are while it has keys: their handles mean nothing elsewhere.
+    identity: tuple[str, ...] = ()
     # The optional extra of this package that its library comes with: pip install kms-console[aws].
     extra: str = ""
 
@@ -95,6 +97,7 @@ KINDS: Mapping[str, Kind] = {
             workers=16,
             remote=True,
             place=(),
+            identity=("region",),
             extra="aws",
             settings=(
                 Setting("region", "Region", "Such as eu-central-1.", required=True),
@@ -114,6 +117,7 @@ KINDS: Mapping[str, Kind] = {
             workers=16,
             remote=True,
             place=("vault_url",),
+            identity=("vault_url",),
             extra="azure",
             settings=(
                 Setting("vault_url", "Vault", "https://NAME.vault.azure.net", required=True),
@@ -142,6 +146,7 @@ KINDS: Mapping[str, Kind] = {
             workers=16,
             remote=True,
             place=(),
+            identity=("key_ring",),
             extra="gcp",
             settings=(
                 Setting(
@@ -171,6 +176,7 @@ KINDS: Mapping[str, Kind] = {
             needs_credential=True,
             remote=True,
             place=("address", "mount", "namespace"),
+            identity=("address", "mount", "namespace"),
             extra="vault",
             settings=(
                 Setting("address", "Address", "https://vault.example.org:8200", required=True),

@@ -80,6 +80,12 @@ def _of_versions(
     later: timedelta,
 ) -> list[Difference]:
     found: list[Difference] = []
+    if wanted.spec and seen.spec and wanted.spec != seen.spec:
+        # Made anew under the same name: every version there is another key's.
+        return [
+            Difference(DriftField.MATERIAL, version.handle, wanted.spec, seen.spec)
+            for version in expected.versions
+        ]
     for version in expected.versions:
         there, believed = seen.version(version.handle), wanted.version(version.handle) or version
         if there is None:

@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
             name='Drift',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('field', models.CharField(choices=[('key_missing', 'The key is not there'), ('key_state', 'Key state'), ('destruction', 'Destruction date'), ('version_missing', 'A version is not there'), ('version_unknown', "A version the console doesn't know"), ('version_state', 'Version state'), ('version_destruction', "A version's destruction date"), ('primary', 'Primary version'), ('material', 'Public key'), ('rotation', 'Automatic rotation by the store'), ('tags', 'Tags')], max_length=24)),
+                ('field', models.CharField(choices=[('key_missing', 'The key is not there'), ('key_state', 'Key state'), ('destruction', 'Destruction date'), ('version_missing', 'A version is not there'), ('version_unknown', "A version the console doesn't know"), ('version_state', 'Version state'), ('version_destruction', "A version's destruction date"), ('primary', 'Primary version'), ("material", "Key material"), ('rotation', 'Automatic rotation by the store'), ('tags', 'Tags')], max_length=24)),
                 ('handle', models.CharField(blank=True, max_length=500)),
                 ('number', models.PositiveIntegerField(default=0)),
                 ('believed', models.JSONField(blank=True, null=True)),

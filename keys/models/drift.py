@@ -44,7 +44,7 @@ class DriftField(models.TextChoices):
     VERSION_STATE = "version_state", "Version state"
     VERSION_DESTRUCTION = "version_destruction", "A version's destruction date"
     PRIMARY = "primary", "Primary version"
-    MATERIAL = "material", "Public key"
+    MATERIAL = "material", "Key material"
     ROTATION = "rotation", "Automatic rotation by the store"
     TAGS = "tags", "Tags"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from keys.algorithms import SPECS
 from keys.models import Drift
 from keys.models.drift import DriftField
 from kms_console.web import wording
@@ -67,7 +68,7 @@ def words(row: Drift, value: Any) -> str:
     if field == DriftField.TAGS and isinstance(value, Mapping):
         return ", ".join(_tag(name, content) for name, content in sorted(value.items()))
     if field == DriftField.MATERIAL and isinstance(value, str):
-        return _fingerprint(value)
+        return SPECS[value].label if value in SPECS else _fingerprint(value)
     if field == DriftField.PRIMARY:
         return _version_named(row, str(value))
     return str(value)

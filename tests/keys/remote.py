@@ -65,6 +65,7 @@ KIND = Kind(
     settings=(Setting("file", "File", required=True),),
     remote=True,
     place=("file",),
+    identity=("file",),
 )
 # What it can do; AES-256 is not the spec's own default, as with most clouds.
 OFFERS = {

@@ -24,7 +24,7 @@ from keys.errors import (
     StateForbids,
     Unsupported,
 )
-from keys.models import FoundKey, Job, Key, Listing, StoreView
+from keys.models import FoundKey, Job, Key, KeyStore, Listing, StoreView
 from keys.models.drift import Drift
 from tests.house import House
 from tests.keys import remote
@@ -500,3 +500,13 @@ def test_the_worker_lists_and_compares_by_itself(
         eventually(lambda: Drift.objects.filter(key=key, state="open").exists())
     finally:
         worker.stop()
+
+
+def test_a_store_with_keys_does_not_lead_elsewhere(house: House, vendor: Vendor) -> None:
+    """Else a due destruction would find nothing there, and call the key destroyed."""
+    store = KeyStore.objects.get(name="cloud")
+    elsewhere = store.settings | {"file": store.settings["file"] + ".elsewhere"}
+    house.key("cloud", name="Payroll")
+    with pytest.raises(Conflict, match="add another key store"):
+        administration.update_key_store(house.ada, "cloud", settings=elsewhere)
+    assert administration.update_key_store(house.ada, "cloud", settings=dict(store.settings))

@@ -129,6 +129,21 @@ def test_a_version_that_is_gone_and_one_that_is_another_key_now(
 
 
 @pytest.mark.exhaustive
+def test_a_key_of_another_type_under_the_same_name_is_another_key(
+    house: House, vendor: Vendor, payroll: Key
+) -> None:
+    with vendor.editing(vendor.of(payroll)) as there:
+        there["spec"] = "AES_128"
+    look(house)
+    assert [row for row in found() if row[0] != "material"] == []
+    assert found()[-1] == ("material", "2", "AES_256", "AES_128")
+    assert administration.ways(the_last())["accept"].startswith("It is another key")
+
+
+def the_last() -> Drift:
+    return Drift.objects.filter(field="material", state="open").order_by("handle").last()  # type: ignore[return-value]
+
+
 def test_a_version_that_was_destroyed_here_and_is_there_again_is_found(
     house: House, vendor: Vendor, payroll: Key
 ) -> None:
