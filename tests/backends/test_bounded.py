@@ -174,7 +174,7 @@ class Failing(SoftwareBackend):
 
 
 CONTRACT = {name for name in vars(Backend) if not name.startswith("_")} - {
-    "protection_with", "check_settings", "close", "health", "kind", "protection"
+    "protection_with", "check_settings", "close", "health", "kind", "needs_root_key", "protection"
 }  # fmt: skip
 
 

@@ -571,7 +571,7 @@ def test_random_bytes_come_in_the_number_asked_for(store: Backend) -> None:
 def test_many_threads_use_many_keys_without_a_mistake(store: Backend) -> None:
     spec, algorithm = cipher(store)
     offers(store, "ECC_NIST_P256")
-    aad, turns = aad_of(algorithm), 3 if is_remote(store) else 100
+    aad, turns = aad_of(algorithm), 3 if is_remote(store) else 40
     keys = [made(store, spec, Usage.ENCRYPT_DECRYPT).handle for _ in range(4)]
     signer = made(store, "ECC_NIST_P256", Usage.SIGN_VERIFY).handle
     quick = "HMAC_256" if "HMAC_256" in store.capabilities().algorithms else "ECC_NIST_P256"

@@ -16,7 +16,7 @@ from keys.states import GONE
 from tests.house import House
 from tests.processes import Broker, Process, eventually
 
-MANY = {"sqlite": 30, "postgresql": 60}
+MANY = {"sqlite": 15, "postgresql": 30}
 
 
 def _due(keys: list[Key]) -> None:

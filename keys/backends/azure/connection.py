@@ -37,9 +37,13 @@ class Connection:
     """One vault. Methods return plain values and models of the SDK, and raise errors of keys.errors."""
 
     def __init__(self, configuration: Configuration, credential: Secret | None) -> None:
-        # One attempt: what may be tried again is decided in keys.backends.bounded.
+        # One attempt: what may be tried again is decided in keys.backends.bounded. But for a connection
+        # that does not come about: nothing was sent yet, so asking once more does nothing twice.
         options: dict[str, Any] = {
-            "retry_total": 0,
+            "retry_total": 1,
+            "retry_connect": 1,
+            "retry_read": 0,
+            "retry_status": 0,
             "connection_timeout": CONNECT_SECONDS,
             "read_timeout": READ_SECONDS,
             "permit_redirects": False,

@@ -28,7 +28,7 @@ from keys.secret import Secret
 _CLIENT = "google.cloud.kms_v1.services.key_management_service"
 # At DEBUG Google's libraries log whole requests, answers and metadata: plaintext, the bearer token,
 # the signed assertion. Each by its own name, too: GOOGLE_SDK_PYTHON_LOGGING_SCOPE may name any of them.
-for _name in (
+_LOGGERS = (
     "google.cloud.kms_v1",
     f"{_CLIENT}.client",
     f"{_CLIENT}.transports.grpc",
@@ -39,10 +39,7 @@ for _name in (
     "google.oauth2",
     "google.oauth2._client",
     "google.oauth2.service_account",
-):
-    _logger = logging.getLogger(_name)
-    _logger.setLevel(max(_logger.level, logging.INFO))
-
+)
 CALL_SECONDS = 15.0
 TOKEN_SECONDS = 5.0
 SCOPES = ("https://www.googleapis.com/auth/cloudkms",)
@@ -71,6 +68,10 @@ class Connection:
     """Opened on first use, never before a fork; calls from several threads share the channel."""
 
     def __init__(self, configuration: Configuration, credential: Secret | None) -> None:
+        # Not once for all: whoever configures logging later sets their levels back.
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.INFO))
         self._configuration = configuration
         self._credential = credential
         self._lock = threading.Lock()
