@@ -49,10 +49,17 @@ class Database:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker(
-        "each_database"
-    ):
-        metafunc.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+    marker = metafunc.definition.get_closest_marker("each_database")
+    if marker is None or "database" not in metafunc.fixturenames:
+        return
+    # `fast`: the one database that `make test` has time for; the other is exhaustive.
+    fast = marker.kwargs.get("fast")
+    later = pytest.mark.exhaustive
+    vendors = [
+        pytest.param(vendor, marks=[later] if fast not in (None, vendor) else [])
+        for vendor in ("sqlite", "postgresql")
+    ]
+    metafunc.parametrize("database", vendors, indirect=True)
 
 
 @contextlib.contextmanager

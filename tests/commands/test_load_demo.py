@@ -312,7 +312,16 @@ class Cut(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", ["_set_up", "_vote", "_keys", "_application", "_inbox"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        "_keys",
+        *(
+            pytest.param(step, marks=pytest.mark.exhaustive)
+            for step in ("_set_up", "_vote", "_application", "_inbox")
+        ),
+    ],
+)
 def test_a_load_that_was_cut_off_is_finished_by_the_next(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
@@ -345,7 +354,7 @@ def test_a_load_that_was_cut_off_is_finished_by_the_next(
     assert verifier.verify().ok
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 def test_the_example_loads_on_either_database(folder: Folder) -> None:
     folder.run("prepare")
     printed = folder.run("load_demo")

@@ -84,7 +84,8 @@ def test_a_number_of_rsa_has_one_form(store: Backend) -> None:
     signing, public = made(store, "RSA_2048", Usage.SIGN_VERIFY)
     for algorithm in ("RSASSA_PSS_SHA_256", "RSASSA_PKCS1_V1_5_SHA_256"):
         signature = store.sign(signing, algorithm, TEXT)
-        larger = int.from_bytes(signature, "big") + public.public_numbers().n
+        modulus = public.public_numbers().n
+        larger = int.from_bytes(signature, "big") + modulus
         forms = [number.to_bytes(257, "big") for number in (larger, larger - modulus)]
         forms += [larger.to_bytes(256, "big")] if larger < 2**2048 else []
         forms += [number.to_bytes(256, "big") for number in (0, 1)]

@@ -293,7 +293,7 @@ else:
 """
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 def test_killed_processes_leave_a_count_that_is_never_too_low(
     house: House, key: Key, tmp_path: Path
 ) -> None:
@@ -431,7 +431,7 @@ def test_what_is_due_is_found_by_indexes(house: House) -> None:
     assert scans == []
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 def test_a_busy_key_is_rotated_by_the_worker_and_no_message_is_lost(
     house: House, key: Key, worker: Process, beat: Process
 ) -> None:

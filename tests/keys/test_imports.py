@@ -506,7 +506,7 @@ def test_new_material_of_an_enabled_key_is_its_rotation(house: House) -> None:
         administration.import_parameters(house.olga, str(key.id))
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 @pytest.mark.parametrize("state", [S.ACTIVE, S.DEACTIVATED, S.SUSPENDED])
 def test_deleted_material_comes_back_and_only_the_same(house: House, state: S) -> None:
     key = waiting(house)

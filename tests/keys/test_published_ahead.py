@@ -264,7 +264,7 @@ def test_a_store_that_is_away_makes_the_preparation_wait_and_a_rotation_too(
 # --- as it runs
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 def test_beat_and_worker_publish_and_rotate_in_time(
     house: House, broker: Broker, worker: Process, key: Key, request: pytest.FixtureRequest
 ) -> None:

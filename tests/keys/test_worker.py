@@ -24,7 +24,7 @@ def _due(keys: list[Key]) -> None:
     Key.objects.filter(pk__in=[key.pk for key in keys]).update(rotate_at=past)
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="postgresql")
 def test_all_that_is_due_is_done_exactly_once(
     house: House,
     broker: Broker,
