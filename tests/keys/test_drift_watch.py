@@ -14,7 +14,7 @@ from keys import administration, clock, queries_stores, sweep, tasks
 from keys.administration import drift as deciding
 from keys.callers import Caller
 from keys.errors import Conflict, Denied, Unsupported
-from keys.models import Drift, Key, StoreView
+from keys.models import Drift, Job, Key, StoreView
 from tests.house import House
 from tests.keys import remote
 from tests.keys.differing import adopted, found, look, states, the
@@ -270,3 +270,21 @@ def test_the_watch_says_nothing_of_a_key_without_material(house: House, vendor: 
     deciding.keep_watch(key)
     with pytest.raises(Unsupported, match="nothing to compare"):
         look(house, "waiting")
+
+
+def test_when_the_stores_own_window_begins_it_is_brought_in_line_once(
+    house: House, payroll: Key
+) -> None:
+    """A console may wait for 90 days, AWS for 30: on the day between them nobody did anything."""
+    administration.schedule_destruction(house.olga, "payroll", days=90)
+    look(house)
+    passed = 91 - remote.WINDOW[1]
+    house.let_days_pass(passed)
+    StoreView.objects.update(seen_at=clock.now() - timedelta(days=passed))
+    aligned = Job.objects.filter(key=payroll, kind="align")
+    before = aligned.count()
+    for _ in range(2):
+        deciding.keep_watch(Key.objects.select_related("key_store").get(pk=payroll.pk))
+        assert aligned.count() == before + 1
+    assert aligned.first().state == "succeeded"  # type: ignore[union-attr]
+    assert house.last_entry()["action"] in ("align_key", "check_drift")
