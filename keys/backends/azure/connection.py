@@ -18,7 +18,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.keyvault.keys import DeletedKey, KeyClient, KeyProperties
 
 from keys.backends.azure.configuration import Configuration, authority_is_loopback
-from keys.backends.azure.failures import answered, asked
+from keys.backends.azure.failures import answered, asked, json_of
 from keys.backends.azure.naming import Handle, handle_of
 from keys.backends.base import NoMaterial
 from keys.errors import BackendError, BackendUnavailable, Invalid
@@ -76,8 +76,8 @@ class Connection:
         """Return the body, a JSON object, and the headers of Azure's answer."""
         response = asked(lambda: self.client.send_request(HttpRequest(method, path, json=body)))
         if response.status_code >= 400:
-            raise answered(response.status_code, _json(response), response.headers)
-        found = _json(response)
+            raise answered(response.status_code, json_of(response), response.headers)
+        found = json_of(response)
         if response.status_code != 200 or not isinstance(found, Mapping):
             raise BackendError("Azure's answer is no JSON object.")
         return found, response.headers
@@ -159,10 +159,3 @@ def _credential(
     if configuration.tenant_id:
         more["workload_identity_tenant_id"] = configuration.tenant_id
     return DefaultAzureCredential(exclude_interactive_browser_credential=True, **more)
-
-
-def _json(response: Any) -> Any:
-    try:
-        return response.json()
-    except Exception:  # whatever the SDK makes of a body that is no JSON: there is none to read
-        return None

@@ -105,7 +105,7 @@ def translation(error: AzureError) -> KeyServiceError:
         status = error.status_code or 0
         if status < 400:  # a success that the SDK can't read
             return BackendError("Azure's answer can't be read.")
-        return answered(status, _body(error), _headers(error))
+        return answered(status, json_of(error.response), _headers(error))
     return BackendError(f"Azure's SDK reports {type(error).__name__}.")
 
 
@@ -170,7 +170,7 @@ def _sign_in(error: ClientAuthenticationError) -> KeyServiceError:
         )
     if status >= 500:
         return BackendUnavailable("The sign-in server has trouble of its own.")
-    body = _body(error)
+    body = json_of(error.response)
     if status == 401 and isinstance(body, Mapping) and isinstance(body.get("error"), Mapping):
         return answered(status, body, _headers(error))  # it is the vault that said 401
     found = re.search(r"AADSTS\d{4,9}", str(error))
@@ -195,8 +195,8 @@ def _told(body: Any) -> tuple[str, str, str]:
     )
 
 
-def _body(error: HttpResponseError) -> Any:
-    response: Any = error.response
+def json_of(response: Any) -> Any:
+    """Return what an answer's body says as JSON, None where it is none, or there is no answer."""
     try:
         return response.json() if response is not None else None
     except Exception:  # whatever a body that is no JSON makes the SDK raise: there is none to read

@@ -73,7 +73,7 @@ def _facts(key: TransitKey) -> dict[str, str]:
     }
     if key.soft_deleted is not None:
         facts["soft-deleted"] = _yes(key.soft_deleted)
-    if key.rotation_seconds:
+    if key.rotation_seconds % DAY:  # whole days stand in rotation_days
         facts["rotates after"] = f"{key.rotation_seconds} seconds"
     return facts
 
