@@ -8,7 +8,9 @@ from typing import Any
 
 from audit.events import Event
 
-VERSION = 1
+# 2: objects have a classification, personal data is committed to. Entries of version 1 stay valid.
+VERSION = 2
+VERSIONS = (1, VERSION)
 COLUMN_LIMIT = 200
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,6 +29,7 @@ COLUMNS = (
     "object_id",
     "object_name",
     "object_version",
+    "classification",
     "outcome",
     "reason",
     "request_id",
@@ -35,7 +38,10 @@ COLUMNS = (
 
 
 def body(event: Event, index: int) -> dict[str, Any]:
-    """Return what the entry at `index` says, ready for canonical JSON."""
+    """Return what the entry at `index` says, ready for canonical JSON.
+
+    The event's personal data is committed to already (audit.personal).
+    """
     actor, subject = event.actor, event.object
     return {
         "v": VERSION,
@@ -51,6 +57,7 @@ def body(event: Event, index: int) -> dict[str, Any]:
             "id": subject.id,
             "name": subject.name,
             "version": subject.version,
+            "classification": subject.classification,
         },
         "outcome": event.outcome.value,
         "reason": event.reason,
@@ -71,6 +78,10 @@ def searchable(text: str) -> str:
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     return text[:COLUMN_LIMIT]
+
+
+def _classification(body: Mapping[str, Any], subject: Mapping[str, Any]) -> str | None:
+    return None if body["v"] == 1 else searchable(subject["classification"])
 
 
 def columns(body: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -94,6 +105,7 @@ def columns(body: Mapping[str, Any]) -> tuple[Any, ...]:
         searchable(subject["id"]),
         searchable(subject["name"]),
         subject["version"],
+        _classification(body, subject),
         searchable(body["outcome"]),
         searchable(body["reason"]),
         searchable(body["request_id"]),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Union
 
 from audit.canonical import INTEGER_LIMIT, JsonValue
+
+# A fact's value, with personal data not yet committed to.
+Fact = Union[JsonValue, "Personal", Sequence["Fact"], Mapping[str, "Fact"]]
 
 # Names and reasons may come from outside; a longer one is cut, so that nobody fills the log by it.
 TEXT_LIMIT = 1000
@@ -37,6 +41,24 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """A person's datum. The entry gets its commitment; value and salt stay in a table beside the log.
+
+    `subject` says whose it is (a principal's id, "" of nobody known), so that it can be erased.
+    """
+
+    value: str
+    subject: str = ""
+
+    def __post_init__(self) -> None:
+        _clean(self, ("value", "subject"))
+
+
+# What may stand where an entry has text about somebody.
+Told = str | Personal
+
+
 def _text(value: str) -> str:
     """Return `value` as text that can be recorded, whatever a request put into it.
 
@@ -55,6 +77,8 @@ def _clean(self: object, attributes: tuple[str, ...]) -> None:
     """Replace those text attributes of a frozen dataclass that can't be recorded as they are."""
     for attribute in attributes:
         value = getattr(self, attribute)
+        if type(value) is Personal:
+            continue
         text = _text(value)
         if text is not value:
             object.__setattr__(self, attribute, text)
@@ -67,9 +91,9 @@ def _whole(value: str) -> str:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _fact(value: JsonValue) -> JsonValue:
+def _fact(value: Fact) -> Fact:
     """Return a copy of `value` that nobody else holds. Raises TypeError, ValueError (canonical)."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | Personal):
         return value
     if isinstance(value, str):
         return _whole(value)
@@ -98,7 +122,7 @@ class Actor:
 
     kind: str
     id: str
-    name: str
+    name: Told
 
     def __post_init__(self) -> None:
         _clean(self, ("kind", "id", "name"))
@@ -106,15 +130,19 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was acted upon. `version` is a key's version number, where there is one."""
+    """What was acted upon. `version` is a key's version number, where there is one.
+
+    `classification` is the name of the data classification that it stands under, "" of none.
+    """
 
     kind: str
     id: str
-    name: str = ""
+    name: Told = ""
     version: int | None = None
+    classification: str = ""
 
     def __post_init__(self) -> None:
-        _clean(self, ("kind", "id", "name"))
+        _clean(self, ("kind", "id", "name", "classification"))
         version = self.version
         if version is None:
             return
@@ -133,7 +161,7 @@ class Event:
     """One entry before it has its index.
 
     `facts` hold text, whole numbers, booleans, None, and lists and dicts of those with ASCII
-    names; never key material, plaintext, tokens or personal data. `at` is UTC microseconds since
+    names; never key material, plaintext or tokens; personal data as `Personal`. `at` is UTC microseconds since
     the epoch, `uuid` a UUIDv7. Raises TypeError or ValueError where a value can't be recorded.
     """
 
@@ -144,10 +172,10 @@ class Event:
     object: Subject
     outcome: Outcome
     reason: str = ""
-    source: str = ""
+    source: Told = ""
     request_id: str = ""
     approvals: tuple[str, ...] = ()
-    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = field(default_factory=dict)
     at: int = field(default_factory=now)
     uuid: str = field(default_factory=uuid7)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from audit import entries
+from audit import entries, personal
 from audit.canonical import encode_checked
 from audit.errors import LogWriteFailed
 from audit.events import Event
@@ -69,7 +69,7 @@ def extend(
     """
     frontier = Frontier.from_bytes(head.size, head.frontier)
     rows, adapt = [], _adapter(connection)
-    for index, event in enumerate(events, head.size):
+    for index, event in enumerate(personal.committed(connection, events), head.size):
         body = entries.body(event, index)
         data = encode_checked(body)
         leaf = leaf_hash(data)

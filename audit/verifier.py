@@ -20,7 +20,7 @@ from audit.models import Entry
 from audit.store import LogHead, read_head
 
 CHUNK = 1000
-# What an entry of version 1 says, exactly.
+# What an entry says, exactly.
 _MEMBERS = {
     *("v", "index", "uuid", "at", "actor", "method", "door", "action", "object", "outcome"),
     *("reason", "source", "request_id", "approvals", "facts"),
@@ -141,7 +141,7 @@ def _check(entry: Entry, expected: int, *, whole: bool) -> None:
         sound = False
     if not sound or not isinstance(body, dict):
         raise _Bad(expected, f"Entry {expected} is not canonical JSON.")
-    if body.get("v") != entries.VERSION or body.keys() != _MEMBERS:
+    if body.get("v") not in entries.VERSIONS or body.keys() != _MEMBERS:
         raise _Bad(expected, f"Entry {expected} does not have the form of an entry.")
     if body["index"] != expected:
         raise _Bad(expected, f"Entry {expected} says that it is entry {body['index']}.")

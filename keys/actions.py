@@ -144,6 +144,16 @@ class Action(StrEnum):
     REVERT_DRIFT = "revert_drift"
     HOLD_ROOT_KEY = "hold_root_key"
     ROTATE_ROOT_KEY = "rotate_root_key"
+    # The record
+    SAVE_FILTER = "save_filter"
+    DELETE_FILTER = "delete_filter"
+    PLACE_HOLD = "place_hold"
+    RELEASE_HOLD = "release_hold"
+    ARCHIVE_AUDIT = "archive_audit"
+    RESTORE_AUDIT = "restore_audit"
+    DROP_AUDIT = "drop_audit"
+    ERASE_PERSON = "erase_person"
+    ACCEPT_LOG = "accept_log"
     SET_UP = "set_up"
     REFUSED_REQUEST = "refused_request"
     SIGN_IN = "sign_in"
@@ -276,6 +286,16 @@ ACTIONS: dict[Action, Row] = {
     # Whoever holds the root key opens everything: who the officers are is asked, as for an officer.
     Action.HOLD_ROOT_KEY: _change("Let a key store hold the root key", _A, _P, quorum=Quorum.HOUSE),
     Action.ROTATE_ROOT_KEY: _change("Rotate the root key", _A, _P, quorum=Quorum.HOUSE),
+    Action.SAVE_FILTER: _change("Save a filter of the trail", _U, _O, _A),
+    Action.DELETE_FILTER: _change("Delete a saved filter", _U, _O, _A),
+    # Keeping is never delayed by a vote; letting go is.
+    Action.PLACE_HOLD: _change("Place a legal hold", _U, _O, _P),
+    Action.RELEASE_HOLD: _change("Release a legal hold", _O, quorum=Quorum.HOUSE),
+    Action.ARCHIVE_AUDIT: _change("Write entries to the archive", _S, _P),
+    Action.RESTORE_AUDIT: _change("Bring entries back from the archive", _U, _P),
+    Action.DROP_AUDIT: _change("Drop archived entries from the database", _S, _P),
+    Action.ERASE_PERSON: _change("Erase a person's data", _A, quorum=Quorum.HOUSE),
+    Action.ACCEPT_LOG: _change("Go on with a restored log", _P),
     Action.SET_UP: _change("Set up the console", _P),
     # Never decided on: the name under which what a door refused stands in the trail.
     Action.REFUSED_REQUEST: _read("Send a request that is refused", recorded=True),

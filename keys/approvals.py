@@ -29,6 +29,9 @@ from keys.policy import QuorumRule
 from keys.targets import Target
 
 ALTERED = "the request was altered after it was made"
+# Bytes of a request that its entry repeats, and what names people in its parameters.
+TOLD_LIMIT = 16 * 1024
+ABOUT_PEOPLE = (Action.APPOINT_OFFICER, Action.DISMISS_OFFICER)
 LIVE = [ApprovalState.OPEN, ApprovalState.APPROVED]
 
 
@@ -123,6 +126,21 @@ def canonical_request(
             "expires_at": expires_at.isoformat(),
         }
     )
+
+
+def facts(approval: Approval) -> dict[str, Any]:
+    """Return what the entry of a new request tells, so that its votes can be judged from the log alone.
+
+    The request itself stands there where it fits and names no person; its digest always does.
+    """
+    told: dict[str, Any] = {
+        "request_sha256": approval.digest,
+        "quorum": {"m": approval.quorum_m, "n": approval.quorum_n},
+        "officers": approval.officers,
+    }
+    if len(approval.request) <= TOLD_LIMIT and approval.action not in ABOUT_PEOPLE:
+        told["request"] = bytes(approval.request).decode()
+    return told
 
 
 def same_wish(wish: Wish) -> Approval | None:

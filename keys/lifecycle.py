@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.db.models import Q
 
+from keys import moves
 from keys.errors import Conflict, IllegalTransition, StateForbids
 from keys.models import Classification, Key, KeyVersion
 from keys.states import (
@@ -61,7 +62,9 @@ def move_version(version: KeyVersion, to: VersionState, now: datetime, reason: s
         changes[stamp] = now
     if to in GONE:
         changes |= {"condition": "", "destroy_at": None}
+    before = version.state
     _compare_and_set(version, changes)
+    moves.note(version.key_id, version.number, before, to.value)
 
 
 def set_condition(version: KeyVersion, condition: Condition | None, **columns: object) -> None:
@@ -115,6 +118,7 @@ def move_key(key: Key, to: KeyState, **columns: object) -> None:
     if not Key.objects.filter(pk=key.pk, state=state).update(**changes):
         raise Conflict(f"Key {key.alias} changed meanwhile; look again.")
     _apply(key, changes)
+    moves.note(key.id, None, state.value, to.value)
 
 
 def _compare_and_set(version: KeyVersion, changes: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from audit.events import Subject
 from audit.models import Entry
-from keys import clock, due, gate, names, queries_audit, targets
+from keys import clock, due, gate, names, targets, trail
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import Invalid, NotFound
@@ -112,7 +112,7 @@ def minutes(caller: Caller, reference: str) -> Minutes:
     """Return a ceremony's minutes as they stand now. Raises NotFound or Denied."""
     row = ceremony(caller, reference)
     gate.read(caller, Action.READ_AUDIT, _subject(row), key=row.key)
-    head = queries_audit.log_head(caller)
+    head = trail.log_head(caller)
     approvals = Approval.objects.filter(
         key=row.key, action=Action.IMPORT_KEY, parameters__ceremony=str(row.id)
     ).prefetch_related("votes__officer")

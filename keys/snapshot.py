@@ -56,6 +56,7 @@ class KeyFacts:
     algorithm: str
     state: str
     classification_id: uuid.UUID
+    classification: str
     suspended_processes: bool
     store: StoreFacts
     versions: dict[int, VersionFacts]
@@ -181,6 +182,7 @@ def _load_key(reference: str) -> tuple[KeyFacts | None, frozenset[str]]:
         algorithm=row.algorithm,
         state=row.state,
         classification_id=row.classification_id,
+        classification=row.classification.name,
         suspended_processes=row.classification.suspended_decrypts,
         store=StoreFacts(
             store.id, store.name, store.kind, store.settings, store.credentials, store.enabled

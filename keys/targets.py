@@ -42,7 +42,8 @@ class Target(Generic[S]):
     key: Key | None = None
 
     def subject(self, version: int | None = None) -> Subject:
-        return Subject(self.kind, self.id, self.name, version)
+        under = self.classification.name if self.classification is not None else ""
+        return Subject(self.kind, self.id, self.name, version, under)
 
     def state(self) -> dict[str, Any]:
         """Return what officers see the target to be; if it differs later, their votes are void."""
@@ -82,6 +83,11 @@ def policy_facts(classification: Classification) -> dict[str, Any]:
         "suspended_decrypts": classification.suspended_decrypts,
         "allows_export": classification.allows_export,
     }
+
+
+def key_subject(key: Key, version: int | None = None) -> Subject:
+    """Return how entries name a key, or one of its versions."""
+    return Subject("key", str(key.id), key.alias, version, key.classification.name)
 
 
 def key(reference: str, parameters: Parameters) -> Target[Key]:

@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from audit import writer
+from audit import checkpoints, guard, keeper, streams, writer
 from keys import queries, root_keys
 from keys.backends.breaker import broken_circuits
 from keys.errors import BackendUnavailable
@@ -99,9 +99,27 @@ def _writable(alias: str) -> None:
 
 def _log() -> None:
     writer.head()
+    _no(guard.trouble())
     if writer.appender().failing:
         # Without requests no entry would find out that it can be written again; this does.
         writer.probe()
+
+
+def _signer() -> None:
+    _no(checkpoints.trouble())
+
+
+def _trail() -> None:
+    _no(keeper.trouble())
+
+
+def _streams() -> None:
+    _no(streams.trouble())
+
+
+def _no(trouble: str) -> None:
+    if trouble:
+        raise Trouble(trouble)
 
 
 def _root_key() -> None:
@@ -158,6 +176,9 @@ CHECKS = (
     Check("broker", _broker, "It can't be reached."),
     Check("worker", _worker, "When it was last seen can't be read."),
     Check("beat", _beat, "When it was last seen can't be read."),
+    Check("signer", _signer, "What it signed can't be read."),
+    Check("trail", _trail, "How far it has come can't be read."),
+    Check("streams", _streams, "How far they have come can't be read."),
     Check("key_stores", _key_stores, "Their state can't be read."),
 )
 

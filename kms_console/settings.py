@@ -174,7 +174,14 @@ BACKEND_TIMEOUT_SECONDS = environment.number("KMS_BACKEND_TIMEOUT_SECONDS", 30, 
 # A PKCS#11 module is native code that runs in this process: only from folders that root owns.
 # What no key store's credential may refer to: whoever adds a store chooses where it is sent.
 PRIVATE_VARIABLES = frozenset(
-    {"DATABASE_URL", "KMS_ROOT_KEY", "MATERIAL_DATABASE_URL", "REDIS_URL", "SECRET_KEY"}
+    {
+        "DATABASE_URL",
+        "KMS_AUDIT_WEBHOOK_SECRET",
+        "KMS_ROOT_KEY",
+        "MATERIAL_DATABASE_URL",
+        "REDIS_URL",
+        "SECRET_KEY",
+    }
 )
 PRIVATE_PATHS = [
     DATA_DIR,
@@ -193,6 +200,26 @@ APPROVAL_DAYS = environment.number("KMS_APPROVAL_DAYS", 7, 1)
 
 # A hard bound on what waits for the log: beyond it requests are refused rather than queued.
 AUDIT_QUEUE_LIMIT = environment.number("KMS_AUDIT_QUEUE_LIMIT", 10_000, 1)
+
+# The signer remembers here what it signed: outside the database, on its own machine where there is one.
+SIGNER_FOLDER = Path(environment.text("KMS_SIGNER_FOLDER", str(DATA_DIR / "signer")))
+# A change of the log is signed within so many seconds; a log that rests, so often.
+CHECKPOINT_SECONDS = environment.number("KMS_CHECKPOINT_SECONDS", 60, 1)
+CHECKPOINT_IDLE_SECONDS = environment.number("KMS_CHECKPOINT_IDLE_SECONDS", 3600, 1)
+# Addresses of places (audit.places) and of streams (audit.streams), one or several.
+AUDIT_PUBLISH = environment.words("KMS_AUDIT_PUBLISH", "")
+AUDIT_STREAMS = environment.words("KMS_AUDIT_STREAMS", "")
+AUDIT_ARCHIVE = environment.text("KMS_AUDIT_ARCHIVE", "")
+# Entries older than this are archived and dropped; 0: never.
+AUDIT_KEEP_DAYS = environment.number("KMS_AUDIT_KEEP_DAYS", 0)
+# How long the archive's storage refuses to delete a bundle; 0: it is not asked to.
+AUDIT_RETAIN_DAYS = environment.number("KMS_AUDIT_RETAIN_DAYS", 0)
+# What webhooks are signed with (HMAC-SHA256, as in Standard Webhooks).
+AUDIT_WEBHOOK_SECRET = environment.text("KMS_AUDIT_WEBHOOK_SECRET", "")
+# A file with the log's and the witnesses' keys, and how many of them must agree.
+WITNESS_POLICY = environment.text("KMS_WITNESS_POLICY", "")
+# What else remembers how long the log was: files and addresses of witnesses (audit.guard).
+AUDIT_MEMORIES = environment.words("KMS_AUDIT_MEMORIES", "")
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

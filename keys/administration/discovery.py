@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from audit.events import Outcome, Subject
+from audit.events import Outcome
 from keys import gate, lifecycle, names, parameters, queue, root_keys, stores, targets
 from keys.actions import Action
 from keys.administration.following import as_compromised, known_as_compromised, new_version
@@ -144,7 +144,7 @@ def adopt_key(
         tags=to_plain(found.view)["tags"],
         look_at=noting.next_look(change.now),
     )
-    change.about = Subject("key", str(key.id), key.alias)
+    change.about = targets.key_subject(key)
     change.facts |= {
         "classification": found.classification.name,
         "key_store": store.name,

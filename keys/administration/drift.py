@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from audit.events import Outcome, Subject
+from audit.events import Outcome
 from keys import clock, gate, jobs, targets
 from keys.actions import Action
 from keys.administration.following import Deciding, follow, lose
@@ -276,7 +276,7 @@ def _decision(change: Change[Any]) -> dict[str, Any]:
 def _tell(change: Change[Any], drift: Drift) -> None:
     """Make the entry speak of the key, with what differed."""
     key = drift.key
-    change.about = Subject("key", str(key.id), key.alias, drift.number or None)
+    change.about = targets.key_subject(key, drift.number or None)
     change.facts |= {
         "drift": str(drift.id),
         "field": drift.field,

@@ -6,8 +6,8 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from audit.events import Outcome, Subject
-from keys import jobs, lifecycle
+from audit.events import Outcome
+from keys import jobs, lifecycle, targets
 from keys.errors import BackendError, StateForbids
 from keys.gate.changes import Change
 from keys.jobs import aligning
@@ -46,7 +46,7 @@ def intend(
         created_by_id=change.caller.principal_id,
     )
     change.outcome = Outcome.STARTED
-    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.about = targets.key_subject(key, version.number)
     change.touch("key", key.id)
     return add_job(change, key, kind, version=version, activate=activate)
 
@@ -56,7 +56,7 @@ def intend_return(
 ) -> Job:
     """Write the intent to bring a version's own material back; its state stays what it is."""
     KeyVersion.objects.filter(pk=version.pk).update(material_expires_at=material_expires_at)
-    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.about = targets.key_subject(key, version.number)
     change.touch("key", key.id)
     change.outcome = Outcome.STARTED
     return add_job(change, key, JobKind.IMPORT, version=version, activate=False)
@@ -65,7 +65,7 @@ def intend_return(
 def intend_removal(change: Change[Any], key: Key, version: KeyVersion) -> Job:
     """Refuse every use of a version's imported material from now on; the job removes it at the store."""
     lifecycle.set_condition(version, Condition.UNAVAILABLE)
-    change.about = Subject("key", str(key.id), key.alias, version.number)
+    change.about = targets.key_subject(key, version.number)
     change.touch("key", key.id)
     change.outcome = Outcome.STARTED
     return add_job(change, key, JobKind.REMOVE_MATERIAL, version=version, activate=False)

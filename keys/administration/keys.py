@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from audit.events import Subject
 from keys import gate, jobs, lifecycle, names, parameters, stores, targets
 from keys.actions import Action
 from keys.administration.intents import add_job, bring_in_line, check_ours, intend, settled
@@ -90,7 +89,7 @@ def create_key(
         created_at=change.now,
         created_by_id=change.caller.principal_id,
     )
-    change.about = Subject("key", str(key.id), key.alias)
+    change.about = targets.key_subject(key)
     change.facts |= {
         "classification": change.row.name,
         "spec": key.spec,

@@ -52,6 +52,7 @@ def vote(
     change.cited.append(str(approval.id))
     change.facts |= {
         "request_sha256": approval.digest,
+        "agreed": approve,
         "wanted": approval.action,
         "subject": approval.subject_name,
     }

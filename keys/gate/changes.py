@@ -21,7 +21,7 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 from audit import writer
 from audit.errors import AuditError
 from audit.events import Outcome, Subject
-from keys import approvals, clock, diffs, names, policy, snapshot
+from keys import approvals, clock, diffs, moves, names, policy, snapshot
 from keys.actions import Action, Quorum
 from keys.approvals import Wish
 from keys.callers import Caller
@@ -269,7 +269,7 @@ class Changer(Generic[S, P, R]):
                 change.target.subject(asked.number(arguments)),
                 Outcome.PENDING,
                 reason="pending_approval",
-                facts=change.told(arguments) | {"request_sha256": request.digest},
+                facts=change.told(arguments) | approvals.facts(request),
                 approvals=[request.id],
             )
             record.in_transaction(event, [])
@@ -326,6 +326,7 @@ class Changer(Generic[S, P, R]):
         with (
             self._failing(change, arguments),
             diffs.collected() as changed,
+            moves.collected() as moved,
             transaction.atomic(durable=True),
         ):
             if change.approval is not None:
@@ -333,6 +334,8 @@ class Changer(Generic[S, P, R]):
                 change.cited.append(str(change.approval.id))
             result = self._body(change, **arguments)  # type: ignore[call-arg]
             facts = change.told(arguments) | ({"diffs": changed} if changed else {})
+            if moved:
+                facts["states"] = moved
             event = record.event(
                 change.caller,
                 change.record_as or change.action,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audit.events import Event, Outcome, Subject
-from keys import clock, policy, snapshot
+from keys import clock, policy, snapshot, targets
 from keys.actions import Action
 from keys.callers import Caller
 from keys.errors import KeyServiceError, NotFound
@@ -36,9 +36,7 @@ def read(
         key_id=key.id if key is not None else None,
         classification_id=key.classification_id if key is not None else None,
     )
-    about = subject or (
-        Subject("key", str(key.id), key.alias) if key is not None else Subject("house", "house")
-    )
+    about = subject or (targets.key_subject(key) if key is not None else Subject("house", "house"))
     if not decision.allowed or standing is None:
         record.wait(record.event(caller, action, about, Outcome.DENIED, reason=decision.reason))
         raise _recorded(refusal(decision, missing=False))

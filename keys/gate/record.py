@@ -11,7 +11,7 @@ from typing import Any
 
 from audit import refusals, writer
 from audit.errors import AuditError, QueueFull, Superseded
-from audit.events import Actor, Event, Outcome, Subject
+from audit.events import Actor, Event, Outcome, Personal, Subject
 from keys import policy
 from keys.actions import Action
 from keys.callers import Caller
@@ -82,8 +82,13 @@ def _only_counted(event: Event) -> bool:
         repeated = _told.get(refusal) == minute
         _told[refusal] = minute
     if repeated:
-        refusals.note(event.source, event.door, event.reason)
+        refusals.note(source_of(event), event.door, event.reason)
     return repeated
+
+
+def source_of(event: Event) -> str:
+    """Return the address that an event came from, in the clear."""
+    return event.source.value if isinstance(event.source, Personal) else event.source
 
 
 def forget() -> None:

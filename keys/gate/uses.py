@@ -229,7 +229,7 @@ def _check_usage(use: Use) -> None:
 
 def subject_of(use: Use, reference: str) -> Subject:
     if use.key is not None:
-        return Subject("key", str(use.key.id), use.key.alias, use.number)
+        return Subject("key", str(use.key.id), use.key.alias, use.number, use.key.classification)
     if reference:
         return Subject("key", record.printable(reference))
     return Subject("house", "house")

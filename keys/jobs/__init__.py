@@ -22,7 +22,7 @@ from django.db import DatabaseError
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Least
 
-from audit.events import Outcome, Subject
+from audit.events import Outcome
 from keys import clock, gate, targets
 from keys.actions import Action
 from keys.callers import Caller
@@ -191,9 +191,7 @@ def _describe(change: Change[Job], job: Job) -> None:
     """Make the entry speak of the key, under the action that was asked for."""
     version = job.version
     change.record_as = work.ACTION_OF[JobKind(job.kind)]
-    change.about = Subject(
-        "key", str(job.key_id), job.key.alias, version.number if version else None
-    )
+    change.about = targets.key_subject(job.key, version.number if version else None)
     change.facts |= {
         "job": str(job.id),
         "kind": job.kind,

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from audit.events import Outcome
 from audit.search import Filters
-from keys import queries_audit
+from keys import trail
 from keys.actions import ACTIONS
 from keys.callers import Caller, Door
 from keys.errors import Invalid
@@ -85,7 +85,7 @@ def audit_list(request: HttpRequest, caller: Caller) -> HttpResponse:
     form = AuditForm(request.GET)
     filters = form.filters()
     before = _before(request)
-    rows = queries_audit.search_audit(caller, filters, before=before, limit=51)
+    rows = trail.search_audit(caller, filters, before=before, limit=51)
     more = len(rows) > 50
     rows = rows[:50]
     context = {
@@ -95,7 +95,7 @@ def audit_list(request: HttpRequest, caller: Caller) -> HttpResponse:
         "before": before,
         "filtered": any(asdict(filters).values()),
         "narrowed": any(value for name, value in asdict(filters).items() if name != "text"),
-        "head": queries_audit.log_head(caller),
+        "head": trail.log_head(caller),
     }
     return render(request, "audit/list.html", context)
 
@@ -112,8 +112,8 @@ def _before(request: HttpRequest) -> int | None:
 @require_safe
 @page
 def audit_entry(request: HttpRequest, caller: Caller, index: int) -> HttpResponse:
-    entry = queries_audit.find_entry(caller, index)
-    head = queries_audit.log_head(caller)
+    entry = trail.find_entry(caller, index)
+    head = trail.log_head(caller)
     proved = head.size <= PROOF_AT_ONCE or request.GET.get("proof") == "yes"
     body: dict[str, Any] = json.loads(bytes(entry.body))
     context = {
@@ -122,7 +122,7 @@ def audit_entry(request: HttpRequest, caller: Caller, index: int) -> HttpRespons
         "facts": facts.rows(body["facts"]),
         "approvals": body["approvals"],
         "leaf_hash": bytes(entry.leaf_hash).hex(),
-        "proof": queries_audit.prove_entry(caller, index) if proved else None,
+        "proof": trail.prove_entry(caller, index) if proved else None,
         "head": head,
         "previous": index - 1 if index > 0 else None,
         "following": index + 1 if index + 1 < head.size else None,
@@ -136,7 +136,7 @@ def audit_export(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """Stream what the filters find. That it left is recorded before the first line."""
     form = AuditForm(request.POST)
     kind = request.POST.get("format", "jsonl")
-    lines = queries_audit.export_audit(caller, form.filters(), kind)
+    lines = trail.export_audit(caller, form.filters(), kind)
     response = StreamingHttpResponse(
         lines, content_type="text/csv; charset=utf-8" if kind == "csv" else "application/jsonl"
     )
@@ -149,5 +149,5 @@ def audit_export(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 @page
 def audit_verify(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Walk the whole log now and say what was found."""
-    report = queries_audit.verify_audit(caller)
+    report = trail.verify_audit(caller)
     return render(request, "audit/verified.html", {"report": report})

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from audit.search import Filters
 from keys import administration as a
-from keys import clock, counters, queries, queries_audit, queries_ceremonies
+from keys import clock, counters, queries, queries_ceremonies, trail
 from keys.actions import Action
 from keys.algorithms import ALGORITHMS, SPECS
 from keys.callers import Caller
@@ -71,9 +71,7 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
     versions = list(key.versions.select_related("created_by").order_by("-number")[:100])
     reads_audit = may(caller, Action.READ_AUDIT)
     entries = (
-        queries_audit.search_audit(
-            caller, Filters(object_kind="key", object_id=str(key.id)), limit=8
-        )
+        trail.search_audit(caller, Filters(object_kind="key", object_id=str(key.id)), limit=8)
         if reads_audit
         else []
     )

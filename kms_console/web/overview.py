@@ -14,11 +14,11 @@ from keys import (
     clock,
     counters,
     queries,
-    queries_audit,
     queries_ceremonies,
     queries_material,
     queries_stores,
     statistics,
+    trail,
 )
 from keys.actions import Action
 from keys.callers import Caller
@@ -63,7 +63,7 @@ class Matter:
 def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     found = queries.overview(caller)
     counts = statistics.key_counts(caller)
-    recent = queries_audit.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
+    recent = trail.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
     differing = queries_stores.drift_count(caller)
     context = {
         "found": found,

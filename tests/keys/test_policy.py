@@ -32,6 +32,15 @@ EVERYBODY = frozenset({O, A, U, S, P})
 
 # Written down again, by hand: a change of the table in keys.actions must be meant.
 MAY: dict[Action, frozenset[Role]] = {
+    Action.SAVE_FILTER: frozenset({U, O, A}),
+    Action.DELETE_FILTER: frozenset({U, O, A}),
+    Action.PLACE_HOLD: frozenset({U, O, P}),
+    Action.RELEASE_HOLD: frozenset({O}),
+    Action.ARCHIVE_AUDIT: frozenset({S, P}),
+    Action.RESTORE_AUDIT: frozenset({U, P}),
+    Action.DROP_AUDIT: frozenset({S, P}),
+    Action.ERASE_PERSON: frozenset({A}),
+    Action.ACCEPT_LOG: frozenset({P}),
     **dict.fromkeys(GRANTABLE, frozenset()),
     Action.PUBLIC_KEY: frozenset({O, U}),
     Action.CERTIFICATE_REQUEST: frozenset({O}),

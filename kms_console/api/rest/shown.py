@@ -13,7 +13,7 @@ from audit.verifier import Report
 from keys import counters, models, queries
 from keys.callers import Caller
 from keys.errors import KeyServiceError
-from keys.queries_audit import Proof as ProofValue
+from keys.trail import Proof as ProofValue
 from kms_console.api.rest import shapes
 from kms_console.api.rest.shapes import Name
 

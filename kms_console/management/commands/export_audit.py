@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audit.search import Filters
-from keys import parameters, queries_audit
+from keys import parameters, trail
 from keys.services import operator
 from kms_console.management import plain
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--format", default="jsonl", choices=sorted(queries_audit.FORMATS), help="jsonl or csv"
+            "--format", default="jsonl", choices=sorted(trail.FORMATS), help="jsonl or csv"
         )
         parser.add_argument("--since", metavar="TIME", help="from this time on")
         parser.add_argument("--until", metavar="TIME", help="before this time")
@@ -45,7 +45,7 @@ class Command(BaseCommand):
                 outcome=options["outcome"],
                 door=options["door"],
             )
-            lines = queries_audit.export_audit(operator(), filters, options["format"])
+            lines = trail.export_audit(operator(), filters, options["format"])
             if options["output"]:
                 self._write(Path(options["output"]), lines)
                 return

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from audit import verifier
-from keys import queries_audit
+from keys import trail
 from keys.errors import Unavailable
 from keys.services import operator
 from kms_console.management import plain
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         progress = None if options["quiet"] else self._progress
         with plain.errors():
             try:
-                report = queries_audit.verify_audit(operator(), progress)
+                report = trail.verify_audit(operator(), progress)
             except Unavailable as error:
                 # A damaged log may take no entries any more. Nobody learns more from this than
                 # that it is damaged, and that must not be kept back.
@@ -68,11 +68,11 @@ class Command(BaseCommand):
 
     def _compare(self, size: int, root: str) -> None:
         """End with exit code 1 where the log does not begin as it was when somebody noted this."""
-        head = queries_audit.log_head(operator())
+        head = trail.log_head(operator())
         if size > head.size:
             self.stdout.write(f"The log was cut: it has {head.size} entries, and had {size}.")
             sys.exit(1)
-        if queries_audit.root_at(operator(), size) != root:
+        if trail.root_at(operator(), size) != root:
             self.stdout.write(f"The log was rewritten: its first {size} entries have another root.")
             sys.exit(1)
         self.stdout.write(f"Its first {size} entries are those that you noted.")

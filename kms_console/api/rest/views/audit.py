@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from audit.search import Filters
-from keys import queries_audit
+from keys import trail
 from kms_console.api.rest import shapes, shown
 from kms_console.api.rest.codecs.strict import given
 from kms_console.api.rest.schema import operation, page_of
@@ -66,7 +66,7 @@ class AuditQuery(AuditFilters):
     """One page, newest first."""
 
     after: Annotated[str, Meta(pattern=r"^[0-9]{0,15}$", description="The `next` before.")] = ""
-    limit: Limit = queries_audit.PAGE
+    limit: Limit = trail.PAGE
 
 
 class ExportQuery(AuditFilters):
@@ -87,9 +87,7 @@ class Entries(Door):
     def get(self, request: Request) -> Response:
         wanted, caller = asked(request, AuditQuery), caller_of(request)
         before = int(wanted.after) if wanted.after else None
-        rows = queries_audit.search_audit(
-            caller, _filters(wanted), before=before, limit=wanted.limit + 1
-        )
+        rows = trail.search_audit(caller, _filters(wanted), before=before, limit=wanted.limit + 1)
         shown_rows = rows[: wanted.limit]
         more = str(shown_rows[-1].index) if len(rows) > wanted.limit else None
         return Response({"items": [shown.entry(r, caller) for r in shown_rows], "next": more})
@@ -104,8 +102,8 @@ class OneEntry(Door):
     )
     def get(self, request: Request, index: str) -> Response:
         caller, number = caller_of(request), whole(index)
-        row = queries_audit.find_entry(caller, number)
-        return Response(shown.proved(row, queries_audit.prove_entry(caller, number)))
+        row = trail.find_entry(caller, number)
+        return Response(shown.proved(row, trail.prove_entry(caller, number)))
 
 
 class Export(Door):
@@ -118,7 +116,7 @@ class Export(Door):
     )
     def get(self, request: Request) -> HttpResponseBase:
         wanted = asked(request, ExportQuery)
-        lines = queries_audit.export_audit(caller_of(request), _filters(wanted), wanted.format)
+        lines = trail.export_audit(caller_of(request), _filters(wanted), wanted.format)
         answer = StreamingHttpResponse(lines, content_type=MEDIA_TYPES[wanted.format])
         answer["Content-Disposition"] = f'attachment; filename="audit.{wanted.format}"'
         return answer
@@ -141,7 +139,7 @@ class Verify(Door):
     )
     def get(self, request: Request) -> Response:
         asked(request, Nothing)
-        return Response(shown.verification(queries_audit.verify_audit(caller_of(request))))
+        return Response(shown.verification(trail.verify_audit(caller_of(request))))
 
 
 def _filters(wanted: AuditFilters) -> Filters:

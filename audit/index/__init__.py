@@ -1,0 +1,1 @@
+"""Which entries hold which words: built beside the log, so that appending pays nothing for it."""

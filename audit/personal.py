@@ -1,0 +1,114 @@
+"""Commitments to personal data: entries say that a value was there, a table beside them says which.
+
+A commitment is HMAC-SHA256 with a random salt of 32 bytes as its key, over the value in UTF-8. In an
+entry it is the text "hmac-sha256:" and 64 hexadecimal digits. One salt for each value of a person,
+so that the same name reads the same in all entries; erasing value and salt (GDPR, article 17) leaves
+every entry and every proof as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from audit.events import Event, Personal
+from audit.models import PersonalValue
+
+PREFIX = "hmac-sha256:"
+SALT_SIZE = 32
+
+
+def commit(salt: bytes, value: str) -> str:
+    """Return the commitment to `value` under a salt, as entries have it."""
+    return PREFIX + hmac.digest(salt, value.encode(), hashlib.sha256).hex()
+
+
+def committed(connection: BaseDatabaseWrapper, events: Sequence[Event]) -> Sequence[Event]:
+    """Return `events` with commitments in the place of personal data; write those that are new.
+
+    Inside the caller's transaction, so that an entry and what it commits to are there together.
+    """
+    found = {one for event in events for one in _personal(event)}
+    if not found:
+        return events
+    texts = _commitments(connection, found)
+    return [_told(event, texts) for event in events]
+
+
+def opened(texts: Iterable[str], using: str = "default") -> dict[str, str | None]:
+    """Return the value behind each commitment among `texts`; None where it was erased."""
+    wanted = {text for text in texts if text.startswith(PREFIX)}
+    if not wanted:
+        return {}
+    rows = PersonalValue.objects.using(using).filter(commitment__in=wanted)
+    return dict(rows.values_list("commitment", "value"))
+
+
+def _commitments(connection: BaseDatabaseWrapper, wanted: set[Personal]) -> dict[Personal, str]:
+    table = PersonalValue.objects.using(connection.alias)
+    subjects, values = {one.subject for one in wanted}, {one.value for one in wanted}
+    rows = table.filter(subject__in=subjects, value__in=values)
+    known = {
+        Personal(value, subject): text
+        for subject, value, text in rows.values_list("subject", "value", "commitment")
+        if value is not None
+    }
+    fresh = []
+    for one in wanted - known.keys():
+        salt = os.urandom(SALT_SIZE)
+        known[one] = commit(salt, one.value)
+        fresh.append(
+            PersonalValue(
+                commitment=known[one],
+                subject=one.subject,
+                value=one.value,
+                salt=salt,
+                created_at=datetime.now(UTC),
+            )
+        )
+    table.bulk_create(fresh)
+    return known
+
+
+def _personal(event: Event) -> Iterable[Personal]:
+    places: tuple[Any, ...] = (event.actor.name, event.object.name, event.source)
+    yield from (one for one in places if type(one) is Personal)
+    if event.facts:
+        yield from _within(event.facts)
+
+
+def _within(fact: Any) -> Iterable[Personal]:
+    if type(fact) is Personal:
+        yield fact
+    elif isinstance(fact, Mapping):
+        for member in fact.values():
+            yield from _within(member)
+    elif isinstance(fact, list):
+        for member in fact:
+            yield from _within(member)
+
+
+def _told(event: Event, texts: Mapping[Personal, str]) -> Event:
+    """Return the event with each personal value's commitment in its place."""
+
+    def told(value: Any) -> Any:
+        if type(value) is Personal:
+            return texts[value]
+        if isinstance(value, Mapping):
+            return {name: told(member) for name, member in value.items()}
+        return [told(member) for member in value] if isinstance(value, list) else value
+
+    return replace(
+        event,
+        actor=replace(event.actor, name=told(event.actor.name)),
+        object=replace(event.object, name=told(event.object.name)),
+        source=told(event.source),
+        facts=told(event.facts),
+    )

@@ -1,0 +1,1 @@
+"""Archiving entries to storage outside, dropping them, bringing them back."""

@@ -1,0 +1,1 @@
+"""A witness: it remembers what it saw of a log, and signs only what grew from that."""
