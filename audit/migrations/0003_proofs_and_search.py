@@ -133,6 +133,7 @@ class Migration(migrations.Migration):
                 ('level', models.SmallIntegerField()),
                 ('number', models.BigIntegerField()),
                 ('hashes', models.BinaryField(max_length=8192)),
+                ('root', models.BinaryField(max_length=32)),
             ],
         ),
         migrations.RemoveIndex(

@@ -16,6 +16,7 @@ class Tile(models.Model):
     level = models.SmallIntegerField()
     number = models.BigIntegerField()
     hashes = models.BinaryField(max_length=256 * 32)
+    root = models.BinaryField(max_length=32)  # of these 256: one hash of the level above
 
     def __str__(self) -> str:
         return f"tile {self.level}/{self.number}"
