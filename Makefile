@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 APART = KMS_DATA="$(CURDIR)/build/data" KMS_ROOT_KEY_PATH="$(CURDIR)/build/root-key"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-exhaustive peers check lock clean
+.PHONY: help setup run test test-exhaustive bench peers check lock clean
 
 help: ## list the targets
 	@echo "KMS Console"
@@ -34,6 +34,9 @@ test: $(VENV)/.development ## run the tests (ARGS='-k word')
 
 test-exhaustive: $(VENV)/.development ## run every test, those that take long too
 	@exec env $(APART) $(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+bench: $(VENV)/.development ## measure what it costs (ARGS='audit_append')
+	@exec $(BIN)/python -m bench $(ARGS)
 
 peers: $(VENV)/.development ## build and fetch the servers that key stores are tested against
 	$(BIN)/python -m tests.peers.aws

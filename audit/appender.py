@@ -7,6 +7,7 @@ releases every waiter.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
@@ -15,15 +16,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from audit import store
-from audit.errors import AuditError, LogWriteFailed, QueueFull, Superseded
+from audit import direct, guard, store
+from audit.errors import AuditError, LogRolledBack, LogWriteFailed, QueueFull, Superseded
 from audit.events import Event
+from audit.store import LogHead
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +42,32 @@ PATIENCE_SECONDS = 4.0
 PAUSE_SECONDS = 0.05
 
 
+# What a waiter is told: the index of its first entry, or why there is none.
+Answer = int | AuditError
+
+
 @dataclass(slots=True)
 class _Item:
     events: tuple[Event, ...]
     epoch: int
     subjects: frozenset[str]
-    future: Future[int] = field(default_factory=Future)
+    future: Future[int] | asyncio.Future[int]
+    loop: asyncio.AbstractEventLoop | None = None  # of an asyncio.Future
+
+    def begin(self) -> bool:
+        """Tell whether it still waits. A thread that waits can't give up from here on."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
 
 
 @dataclass(slots=True)
 class _Result:
-    """What one transaction found out and did."""
+    """What one transaction found out and did; `head` is where the log ends then."""
 
     news: _News
-    indices: list[tuple[_Item, int]]
-    superseded: list[_Item]
+    answers: list[tuple[_Item, Answer]]
+    head: LogHead
 
 
 class _News:
@@ -114,16 +127,26 @@ class Appender:
         could not be made durable: then no result may leave. Raises QueueFull at once where
         settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed, ValueError for nothing.
         """
-        if not events:
+        return self._enqueue(_Item(events, epoch, subjects, Future()))  # type: ignore[return-value]
+
+    def submit_aio(
+        self, *events: Event, epoch: int, subjects: frozenset[str]
+    ) -> asyncio.Future[int]:
+        """Do the same for the running event loop, which is woken once for all that a commit ends."""
+        loop = asyncio.get_running_loop()
+        item = _Item(events, epoch, subjects, loop.create_future(), loop)
+        return self._enqueue(item)  # type: ignore[return-value]
+
+    def _enqueue(self, item: _Item) -> Future[int] | asyncio.Future[int]:
+        if not item.events:
             raise ValueError("there is nothing to append")
-        item = _Item(events, epoch, subjects)
         with self._wake:
             if self._closing:
                 raise LogWriteFailed("the log's writer is closed")
             if self._waiting >= self._limit:
                 raise QueueFull(f"{self._limit} entries wait for the log")
             self._queue.append(item)
-            self._waiting += len(events)
+            self._waiting += len(item.events)
             if len(self._queue) == 1:
                 self._wake.notify()
         return item.future
@@ -177,7 +200,7 @@ class Appender:
                     count += len(item.events)
                 self._waiting -= count
             # From here on a waiter can't cancel; one that did so before is not recorded.
-            batch = [item for item in taken if item.future.set_running_or_notify_cancel()]
+            batch = [item for item in taken if item.begin()]
         return batch
 
     def _commit(self, batch: Sequence[_Item], unsure: bool = False) -> None:
@@ -190,7 +213,11 @@ class Appender:
         deadline = time.monotonic() + (self._patience if self._reached else 0.0)
         while True:
             try:
+                guard.ready(self._using)
                 result = self._attempt(batch, unsure)
+            except LogRolledBack as error:
+                self._fail(batch, error)
+                return
             except (OperationalError, InterfaceError) as error:
                 unsure = True
                 self._disconnect()
@@ -224,26 +251,33 @@ class Appender:
     def _attempt(self, batch: Sequence[_Item], unsure: bool) -> _Result:
         connection = connections[self._using]
         with transaction.atomic(using=self._using, durable=True):
-            head = store.read_head(connection, lock=True)
+            postgresql = connection.vendor == "postgresql"
+            head = (
+                direct.take_head(connection)
+                if postgresql
+                else store.read_head(connection, lock=True)
+            )
+            guard.check(head, self._using)
             there = store.find(connection, [i.events[0].uuid for i in batch]) if unsure else {}
             news = self._news(connection, head.epoch, batch)
-            result = _Result(news, [], [])
-            fresh = []
+            answers: list[tuple[_Item, Answer]] = []
+            fresh: list[_Item] = []
             for item in batch:
-                uuid = item.events[0].uuid
-                if uuid in there:
-                    result.indices.append((item, there[uuid]))
+                if there and (index := there.get(item.events[0].uuid)) is not None:
+                    answers.append((item, index))
                 elif news.concern(item):
-                    result.superseded.append(item)
+                    answers.append((item, Superseded(news.epoch)))
                 else:
                     fresh.append(item)
             if fresh:
+                at = head.size
                 events = [event for item in fresh for event in item.events]
-                written = iter(store.extend(connection, head, events, epoch=head.epoch))
+                move = direct.move_head if postgresql else None
+                head = store.extend(connection, head, events, epoch=head.epoch, move=move)
                 for item in fresh:
-                    indices = [next(written) for _ in item.events]
-                    result.indices.append((item, indices[0]))
-        return result
+                    answers.append((item, at))
+                    at += len(item.events)
+        return _Result(news, answers, head)
 
     def _news(self, connection: BaseDatabaseWrapper, epoch: int, batch: Sequence[_Item]) -> _News:
         """Read what changed since the oldest decision in `batch` and since we last looked."""
@@ -258,11 +292,9 @@ class Appender:
         return _News(epoch, store.read_changes(connection, oldest, epoch))
 
     def _release(self, result: _Result) -> None:
+        guard.note(result.head.size, result.head.root, self._using)
         self._tell(result.news)
-        for item, index in result.indices:
-            item.future.set_result(index)
-        for item in result.superseded:
-            item.future.set_exception(Superseded(result.news.epoch))
+        _answer(result.answers)
 
     def _tell(self, news: _News) -> None:
         """Call the callbacks where the epoch is not the one we last saw."""
@@ -280,9 +312,7 @@ class Appender:
             self._seen = news.epoch
 
     def _fail(self, batch: Sequence[_Item], error: AuditError) -> None:
-        for item in batch:
-            if not item.future.done():
-                item.future.set_exception(error)
+        _answer([(item, error) for item in batch])
 
     def _disconnect(self) -> None:
         """Drop the connection; the next use opens a new one."""
@@ -292,6 +322,35 @@ class Appender:
         except Exception as error:
             log.debug("Closing a broken connection failed: %s", error)
             connection.connection = None
+
+
+def _answer(answers: Sequence[tuple[_Item, Answer]]) -> None:
+    """Release waiters. Waking an event loop costs a system call, so each is woken once."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Item, Answer]]] = {}
+    for item, answer in answers:
+        if item.loop is None:
+            _settle(item.future, answer)
+        else:
+            loops.setdefault(item.loop, []).append((item, answer))
+    for loop, theirs in loops.items():
+        try:
+            loop.call_soon_threadsafe(_settle_all, theirs)
+        except RuntimeError:
+            log.debug("An event loop ended before its entries were written.")
+
+
+def _settle_all(answers: Sequence[tuple[_Item, Answer]]) -> None:
+    for item, answer in answers:
+        _settle(item.future, answer)
+
+
+def _settle(future: Future[int] | asyncio.Future[int], answer: Answer) -> None:
+    if future.done():  # who waited on an event loop may have given up
+        return
+    if isinstance(answer, int):
+        future.set_result(answer)
+    else:
+        future.set_exception(answer)
 
 
 _lock = threading.Lock()

@@ -27,13 +27,23 @@ class Outcome(StrEnum):
     PENDING = "pending"  # waits for approval
 
 
+_random: list[bytes] = []  # 8 bytes each, from the kernel, for so many uuids at a time
+_RANDOM_BLOCK = 256
+os.register_at_fork(after_in_child=_random.clear)  # a child must not use its parent's
+
+
 def uuid7() -> str:
     """Return a new UUIDv7 (RFC 9562 §5.7; §6.2 method 3: 12 bits of the millisecond's fraction)."""
+    try:
+        random = _random.pop()  # one step, so no two threads get the same
+    except IndexError:
+        block = os.urandom(8 * _RANDOM_BLOCK)
+        _random.extend(block[at : at + 8] for at in range(8, len(block), 8))
+        random = block[:8]
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
-    fraction = (rest << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
-    text = f"{(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{milliseconds:012x}7{(rest << 12) // 1_000_000:03x}{random.hex()}"
+    variant = "89ab"[random[0] & 3]
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def now() -> int:
@@ -73,6 +83,17 @@ def _text(value: str) -> str:
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
 
 
+def _plain(*values: object) -> bool:
+    """Tell whether all of it is text that can be recorded as it is: nearly always."""
+    if {*map(type, values)} != _JUST_TEXT:
+        return False
+    text = "".join(values)  # type: ignore[arg-type]
+    return text.isascii() and len(text) <= TEXT_LIMIT
+
+
+_JUST_TEXT = {str}
+
+
 def _clean(self: object, attributes: tuple[str, ...]) -> None:
     """Replace those text attributes of a frozen dataclass that can't be recorded as they are."""
     for attribute in attributes:
@@ -93,6 +114,8 @@ def _whole(value: str) -> str:
 
 def _fact(value: Fact) -> Fact:
     """Return a copy of `value` that nobody else holds. Raises TypeError, ValueError (canonical)."""
+    if type(value) is str and value.isascii():
+        return value  # nearly always
     if value is None or isinstance(value, bool | Personal):
         return value
     if isinstance(value, str):
@@ -109,6 +132,8 @@ def _fact(value: Fact) -> Fact:
 
 
 def _name(name: object) -> str:
+    if type(name) is str and name.isascii():
+        return name
     if not isinstance(name, str):
         raise TypeError(f"a fact's name must be text, not {type(name).__name__}")
     if not name.isascii():
@@ -125,7 +150,8 @@ class Actor:
     name: Told
 
     def __post_init__(self) -> None:
-        _clean(self, ("kind", "id", "name"))
+        if not _plain(self.kind, self.id, self.name):
+            _clean(self, ("kind", "id", "name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +168,8 @@ class Subject:
     classification: str = ""
 
     def __post_init__(self) -> None:
-        _clean(self, ("kind", "id", "name", "classification"))
+        if not _plain(self.kind, self.id, self.name, self.classification):
+            _clean(self, ("kind", "id", "name", "classification"))
         version = self.version
         if version is None:
             return
@@ -181,7 +208,10 @@ class Event:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        _clean(self, _TEXTS)
+        if not _plain(
+            self.method, self.door, self.action, self.reason, self.source, self.request_id
+        ):
+            _clean(self, _TEXTS)
         if type(self.outcome) is not Outcome:
             put(self, "outcome", Outcome(self.outcome))
         if self.approvals:

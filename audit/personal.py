@@ -11,18 +11,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Q
 
 from audit.events import Event, Personal
-from audit.models import PersonalValue
+from audit.models import Entry, PersonalValue
 
 PREFIX = "hmac-sha256:"
 SALT_SIZE = 32
+# The columns of an entry that may hold a commitment, and the column that says whose.
+COLUMNS = {"actor_name": "actor_id", "object_name": "object_id", "source": "actor_id"}
+_ROW = ("commitment", "subject", "value")
 
 
 def commit(salt: bytes, value: str) -> str:
@@ -49,6 +53,43 @@ def opened(texts: Iterable[str], using: str = "default") -> dict[str, str | None
         return {}
     rows = PersonalValue.objects.using(using).filter(commitment__in=wanted)
     return dict(rows.values_list("commitment", "value"))
+
+
+ERASED = "(erased)"
+
+
+def reveal(entries: Sequence[Entry], using: str = "default") -> None:
+    """Put what commitments stand for into the columns of rows in memory, for people to read.
+
+    Only where the value is of the very account that the column is about: who calls itself like
+    somebody else's commitment isn't shown under that name.
+    """
+    wanted = {
+        text
+        for entry in entries
+        for text in (getattr(entry, column) for column in COLUMNS)
+        if text.startswith(PREFIX)
+    }
+    if not wanted:
+        return
+    rows = PersonalValue.objects.using(using).filter(commitment__in=wanted)
+    known = {text: (subject, value) for text, subject, value in rows.values_list(*_ROW)}
+    for entry in entries:
+        for column, owner in COLUMNS.items():
+            subject, value = known.get(getattr(entry, column), (None, None))
+            if subject in ("", getattr(entry, owner)):
+                setattr(entry, column, ERASED if value is None else value)
+
+
+def erase(subject: str, values: Iterable[str] = (), using: str = "default") -> int:
+    """Forget what entries say of a person: all of `subject`'s values, and these of nobody known.
+
+    Returns how many. Inside the caller's transaction. There is no way back.
+    """
+    rows = PersonalValue.objects.using(using).filter(
+        Q(subject=subject) | Q(subject="", value__in=list(values)), erased_at=None
+    )
+    return rows.update(value=None, salt=None, erased_at=datetime.now(UTC))
 
 
 def _commitments(connection: BaseDatabaseWrapper, wanted: set[Personal]) -> dict[Personal, str]:
@@ -112,3 +153,28 @@ def _told(event: Event, texts: Mapping[Personal, str]) -> Event:
         source=told(event.source),
         facts=told(event.facts),
     )
+
+
+def texts(told: Any) -> Iterator[str]:
+    """Yield the commitments within what an entry says."""
+    if isinstance(told, str):
+        if told.startswith(PREFIX):
+            yield told
+    elif isinstance(told, Mapping):
+        for member in told.values():
+            yield from texts(member)
+    elif isinstance(told, list):
+        for member in told:
+            yield from texts(member)
+
+
+def revealed(told: Any, values: Mapping[str, str | None]) -> Any:
+    """Return what an entry says with the values of its commitments, for people to read."""
+    if isinstance(told, str):
+        if told not in values:
+            return told
+        value = values[told]
+        return ERASED if value is None else value
+    if isinstance(told, Mapping):
+        return {name: revealed(member, values) for name, member in told.items()}
+    return [revealed(member, values) for member in told] if isinstance(told, list) else told

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from django.db import connections, transaction
 
-from audit.events import Actor, Event, Outcome, Subject
+from audit import guard
+from audit.events import Actor, Event, Outcome, Personal, Subject
 from audit.writer import append
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def flush(now: float | None = None) -> int:
         if not taken:
             return 0
         try:
+            guard.ready()
             with transaction.atomic(durable=True):
                 append([_event(key, count) for key, count in sorted(taken.items())])
         except BaseException:
@@ -111,7 +113,8 @@ def _event(key: _Key, count: _Count) -> Event:
         object=Subject("door", door),
         outcome=Outcome.DENIED,
         reason=reason,
-        source=source,
+        # Who it was nobody knows, but an address may be a person's.
+        source=source if source in ("", OTHERS) else Personal(source),
         facts={
             "count": count.number,
             "from": int(count.first * 1_000_000),

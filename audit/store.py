@@ -6,7 +6,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from audit.merkle import Frontier, leaf_hash
 _COLUMNS = (*entries.COLUMNS, "leaf_hash", "body")
 _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _INSERT = f"INSERT INTO audit_entry ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - constants
-_COPY = f"COPY audit_entry ({_NAMES}) FROM STDIN"
+_COPY = f"COPY audit_entry ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class LogHead:
     root: bytes
     frontier: bytes
     updated_at: datetime
+
+
+# (connection, before, after): moves the head from one to the other, or raises LogWriteFailed.
+Move = Callable[[BaseDatabaseWrapper, LogHead, LogHead], None]
 
 
 def read_head(connection: BaseDatabaseWrapper, *, lock: bool = False) -> LogHead:
@@ -60,37 +64,71 @@ def _time(value: datetime | str) -> datetime:
 
 
 def extend(
-    connection: BaseDatabaseWrapper, head: LogHead, events: Sequence[Event], *, epoch: int
-) -> list[int]:
-    """Append `events` after `head` and move the head, with `epoch`; return their indices.
+    connection: BaseDatabaseWrapper,
+    head: LogHead,
+    events: Sequence[Event],
+    *,
+    epoch: int,
+    move: Move | None = None,
+) -> LogHead:
+    """Append `events` after `head` and move the head, with `epoch`; return where the log ends then.
+
+    The first event's index is `head.size`. `move` replaces the statement that moves the head.
 
     Raises LogWriteFailed where the head is no longer what `head` says: size *and* epoch are
     compared by the UPDATE itself.
     """
     frontier = Frontier.from_bytes(head.size, head.frontier)
-    rows, adapt = [], _adapter(connection)
+    rows: list[tuple[Any, ...]] = []
+    adapt = _for_postgresql if connection.vendor == "postgresql" else _for_sqlite
     for index, event in enumerate(personal.committed(connection, events), head.size):
-        body = entries.body(event, index)
-        data = encode_checked(body)
+        data = encode_checked(entries.body(event, index))
         leaf = leaf_hash(data)
         frontier.append(leaf)
-        rows.append((*adapt(entries.columns(body)), leaf, data))
+        rows.append((index, *adapt(event), *_texts(event), leaf, data))
     _insert(connection, rows)
-    _move(connection, head, frontier, epoch)
-    return list(range(head.size, frontier.size))
+    after = LogHead(frontier.size, epoch, frontier.root(), frontier.to_bytes(), datetime.now(UTC))
+    (move or _move)(connection, head, after)
+    return after
 
 
-def _adapter(connection: BaseDatabaseWrapper) -> Any:
-    """Return a function that puts uuid and time into the form the database takes."""
-    if connection.vendor == "postgresql":
-        return lambda row: (row[0], row[1], entries.moment(row[2]), *row[3:])
+def _texts(event: Event) -> tuple[Any, ...]:
+    """Return the columns between `at` and `leaf_hash`: what entries.columns makes of the body."""
+    actor, subject = event.actor, event.object
+    texts: Sequence[Any] = (
+        actor.kind,
+        actor.id,
+        actor.name,
+        event.method,
+        event.door,
+        event.action,
+        subject.kind,
+        subject.id,
+        subject.name,
+        subject.classification,
+        event.outcome.value,
+        event.reason,
+        event.request_id,
+        event.source,
+    )
+    if max(map(len, texts)) > entries.COLUMN_LIMIT or "\0" in "".join(texts):
+        texts = [entries.searchable(text) for text in texts]
+    return (*texts[:9], subject.version, *texts[9:])
 
-    def for_sqlite(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        # The forms that Django's UUIDField and DateTimeField read on SQLite.
-        time = entries.moment(row[2]).isoformat(" ").removesuffix("+00:00")
-        return (row[0], row[1].replace("-", ""), time, *row[3:])
 
-    return for_sqlite
+# PostgreSQL counts microseconds from 2000-01-01, and takes a uuid as its 16 bytes.
+_POSTGRESQL_EPOCH = 946_684_800_000_000
+_TYPES = ["int8", "bytea", "int8", *["text"] * 9, "int8", *["text"] * 5, "bytea", "bytea"]
+
+
+def _for_postgresql(event: Event) -> tuple[bytes, int]:
+    return bytes.fromhex(event.uuid.replace("-", "")), event.at - _POSTGRESQL_EPOCH
+
+
+def _for_sqlite(event: Event) -> tuple[str, str]:
+    """Return uuid and time in the forms that Django's fields read on SQLite."""
+    time = entries.moment(event.at).isoformat(" ").removesuffix("+00:00")
+    return event.uuid.replace("-", ""), time
 
 
 def _insert(connection: BaseDatabaseWrapper, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -100,25 +138,26 @@ def _insert(connection: BaseDatabaseWrapper, rows: Sequence[tuple[Any, ...]]) ->
     with connection.wrap_database_errors:
         if connection.vendor == "postgresql":
             with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+                copy.set_types(_TYPES)
                 for row in rows:
                     copy.write_row(row)
         else:
             driver.executemany(_INSERT, rows)
 
 
-def _move(connection: BaseDatabaseWrapper, head: LogHead, frontier: Frontier, epoch: int) -> None:
+def _move(connection: BaseDatabaseWrapper, before: LogHead, after: LogHead) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE audit_head SET size = %s, epoch = %s, root = %s, frontier = %s,"
             " updated_at = %s WHERE id = 1 AND size = %s AND epoch = %s",
             [
-                frontier.size,
-                epoch,
-                frontier.root(),
-                frontier.to_bytes(),
-                connection.ops.adapt_datetimefield_value(datetime.now(UTC)),
-                head.size,
-                head.epoch,
+                after.size,
+                after.epoch,
+                after.root,
+                after.frontier,
+                connection.ops.adapt_datetimefield_value(after.updated_at),
+                before.size,
+                before.epoch,
             ],
         )
         if cursor.rowcount != 1:

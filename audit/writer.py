@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from django.db import connections, transaction
 
-from audit import store
+from audit import guard, store
 from audit.appender import Appender, appender, close_appender, on_epoch
 from audit.events import Event
 from audit.store import LogHead
@@ -35,7 +35,8 @@ def append(
     decisions that rest on them and are not yet in the log are made again. Call it last in the
     transaction, since it takes the head, which every other writer waits for.
 
-    Raises RuntimeError outside transaction.atomic() and TypeError where `subjects` is one string.
+    Raises RuntimeError outside transaction.atomic(), TypeError where `subjects` is one string, and
+    LogRolledBack where the log is smaller than anybody remembers (audit.guard).
     """
     connection = connections[using]
     if not connection.in_atomic_block:
@@ -46,11 +47,13 @@ def append(
     if not events and not names:
         return []
     at = store.read_head(connection, lock=True)
+    guard.check(at, using)
     epoch = at.epoch + 1 if names else at.epoch
-    indices = store.extend(connection, at, events, epoch=epoch)
+    then = store.extend(connection, at, events, epoch=epoch)
     if names:
         store.add_changes(connection, epoch, names)
-    return indices
+    transaction.on_commit(lambda: guard.note(then.size, then.root, using), using=using)
+    return list(range(at.size, then.size))
 
 
 def news(since: int, using: str = "default") -> frozenset[str] | None:
@@ -74,7 +77,13 @@ def head(using: str = "default") -> LogHead:
 
 
 def epoch(using: str = "default") -> int:
-    """Return the number of changes so far; what is loaded *after* this call is at least as new."""
+    """Return the number of changes so far; what is loaded *after* this call is at least as new.
+
+    Changes begin here, outside their transactions, so this is where a process's first look at what
+    is remembered of the log is taken.
+    """
+    if not connections[using].in_atomic_block:
+        guard.ready(using)
     return head(using).epoch
 
 

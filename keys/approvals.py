@@ -26,12 +26,11 @@ from keys.errors import Conflict, NotFound
 from keys.models import Approval, Classification, Principal
 from keys.models.approval import ApprovalState
 from keys.policy import QuorumRule
-from keys.targets import Target
+from keys.targets import ABOUT_PEOPLE, Target
 
 ALTERED = "the request was altered after it was made"
-# Bytes of a request that its entry repeats, and what names people in its parameters.
+# Bytes of a request that its entry repeats.
 TOLD_LIMIT = 16 * 1024
-ABOUT_PEOPLE = (Action.APPOINT_OFFICER, Action.DISMISS_OFFICER)
 LIVE = [ApprovalState.OPEN, ApprovalState.APPROVED]
 
 

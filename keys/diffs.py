@@ -23,7 +23,8 @@ _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("diffs", defaul
 
 auditlog.register(Classification, m2m_fields={"key_stores"})
 auditlog.register(KeyStore, exclude_fields=["checked_at", "healthy", "health_detail"])
-auditlog.register(Principal)
+# A name's digest could be guessed, and would outlive its erasure.
+auditlog.register(Principal, exclude_fields=["name", "name_folded"])
 auditlog.register(Credential, exclude_fields=["digest"])
 auditlog.register(Grant)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.db.models import Count, F, Prefetch, Q, QuerySet
 
-from audit.events import Subject
 from keys import approvals, clock, due, gate, names, stores, targets
 from keys.actions import Action
 from keys.backends import registry
@@ -197,7 +196,7 @@ def find_grant(caller: Caller, reference: str) -> Grant:
 
 
 def list_credentials(caller: Caller, principal: Principal) -> list[Credential]:
-    gate.read(caller, Action.READ_ACCESS, Subject("principal", str(principal.id), principal.name))
+    gate.read(caller, Action.READ_ACCESS, targets.principal_subject(principal))
     return list(principal.credentials.all()[:1000])
 
 

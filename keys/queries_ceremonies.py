@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from django.db.models import Q
 
+from audit import personal, search
 from audit.events import Subject
 from audit.models import Entry
+from audit.search import Filters
 from keys import clock, due, gate, names, targets, trail
 from keys.actions import Action
 from keys.callers import Caller
@@ -138,14 +142,19 @@ def _subject(row: Ceremony) -> Subject:
 
 def _steps(row: Ceremony, approvals: list[str], size: int) -> list[Step]:
     """Return the entries about a ceremony, its import, and the votes on that, oldest first."""
-    entries = Entry.objects.filter(index__lt=size, at__gte=row.created_at)
-    own = entries.filter(object_kind="ceremony", object_id=str(row.id))
-    votes = entries.filter(object_kind="approval", object_id__in=approvals)
-    imports = entries.filter(object_id=str(row.key_id), action=Action.IMPORT_KEY)
-    steps = [_step(entry) for entry in own.order_by("index")[:MOST_ENTRIES]]
-    steps += [_step(entry) for entry in votes.order_by("index")[:MOST_ENTRIES]]
+    since = row.created_at
+
+    def found(filters: Filters) -> Iterator[Entry]:
+        return islice(search.oldest(filters, until=size), MOST_ENTRIES)
+
+    own = Filters(since=since, object_kind="ceremony", object_id=str(row.id))
+    steps = [_step(entry) for entry in found(own)]
+    if approvals:
+        votes = Filters(since=since, object_kind="approval", object_id=",".join(approvals))
+        steps += [_step(entry) for entry in found(votes)]
     jobs: set[Any] = set()
-    for entry in imports.order_by("index")[:MOST_ENTRIES]:
+    imports = Filters(since=since, object_id=str(row.key_id), action=Action.IMPORT_KEY.value)
+    for entry in found(imports):
         step = _step(entry)
         named = (step.facts.get("ceremony"), step.facts.get("asked", {}).get("ceremony"))
         job = step.facts.get("job")
@@ -153,7 +162,13 @@ def _steps(row: Ceremony, approvals: list[str], size: int) -> list[Step]:
             jobs.add(job)
         if str(row.id) in named or (job is not None and job in jobs):
             steps.append(step)
-    return sorted(steps, key=lambda step: step.index)
+    return sorted(_named(steps), key=lambda step: step.index)
+
+
+def _named(steps: list[Step]) -> list[Step]:
+    """Return the steps with people's names, which entries only commit to; erased ones stay closed."""
+    people = personal.opened(step.actor for step in steps)
+    return [replace(step, actor=people.get(step.actor) or step.actor) for step in steps]
 
 
 def _step(entry: Entry) -> Step:

@@ -19,6 +19,7 @@ from keys import approvals, clock, discovery, jobs, queries, root_keys
 from keys import due as dates
 from keys.actions import Action
 from keys.administration import drift, expire_request, prepare_version, rotate_key
+from keys.administration.retention import keep_trail
 from keys.administration.votes import staleness
 from keys.drift import noting
 from keys.errors import (
@@ -192,6 +193,7 @@ def tidy() -> None:
     importing.tidy()
     drift.tidy()
     root_keys.tidy()
+    keep_trail()
     writer.prune_changes(KEEP_CHANGES)
 
 

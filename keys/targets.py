@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from audit.events import Subject
+from audit.events import Personal, Subject, Told
+from audit.models import Archive, LegalHold
 from keys import names
+from keys.actions import Action
+from keys.callers import Kind
 from keys.errors import NotFound
 from keys.models import (
     Approval,
@@ -26,6 +30,9 @@ from keys.models import (
 # The one way to say so, whether there is none or none that the caller may know of.
 NO_KEY = "There is no such key."
 
+# Requests that name a person, in what they are about or in their parameters.
+ABOUT_PEOPLE = (Action.APPOINT_OFFICER, Action.DISMISS_OFFICER, Action.ERASE_PERSON)
+
 S = TypeVar("S")
 Parameters = Mapping[str, Any]
 
@@ -43,7 +50,10 @@ class Target(Generic[S]):
 
     def subject(self, version: int | None = None) -> Subject:
         under = self.classification.name if self.classification is not None else ""
-        return Subject(self.kind, self.id, self.name, version, under)
+        name: Told = self.name
+        if isinstance(self.row, Principal):
+            name = principal_subject(self.row).name
+        return Subject(self.kind, self.id, name, version, under)
 
     def state(self) -> dict[str, Any]:
         """Return what officers see the target to be; if it differs later, their votes are void."""
@@ -88,6 +98,13 @@ def policy_facts(classification: Classification) -> dict[str, Any]:
 def key_subject(key: Key, version: int | None = None) -> Subject:
     """Return how entries name a key, or one of its versions."""
     return Subject("key", str(key.id), key.alias, version, key.classification.name)
+
+
+def principal_subject(row: Principal) -> Subject:
+    """Return how entries name an account; a person's name is personal data."""
+    person = row.kind == Kind.PERSON
+    name: Told = Personal(row.name, str(row.id)) if person else row.name
+    return Subject("principal", str(row.id), name)
 
 
 def key(reference: str, parameters: Parameters) -> Target[Key]:
@@ -152,7 +169,9 @@ def grant(reference: str, parameters: Parameters) -> Target[Grant]:
 
 def approval(reference: str, parameters: Parameters) -> Target[Approval]:
     row = _by_id(Approval, reference, "request")
-    return Target(row, "approval", str(row.id), f"{row.action} {row.subject_name}"[:128])
+    # A person's name would stay in the log for good; the request's id leads to it.
+    about = "" if row.action in ABOUT_PEOPLE else row.subject_name
+    return Target(row, "approval", str(row.id), f"{row.action} {about}".rstrip()[:128])
 
 
 def ceremony(reference: str, parameters: Parameters) -> Target[Ceremony]:
@@ -177,6 +196,20 @@ def drift(reference: str, parameters: Parameters) -> Target[Drift]:
 def listing(reference: str, parameters: Parameters) -> Target[Listing]:
     row = _by_id(Listing, reference, "listing")
     return Target(row, "listing", str(row.id), row.key_store.name)
+
+
+def hold(reference: str, parameters: Parameters) -> Target[LegalHold]:
+    row = _by_id(LegalHold, reference, "legal hold")
+    return Target(row, "hold", str(row.id), row.name)
+
+
+def archive(reference: str, parameters: Parameters) -> Target[Archive]:
+    """Find a bundle of the trail by its first entry's index."""
+    start = int(reference) if re.fullmatch("[0-9]{1,15}", reference) else -1
+    row = Archive.objects.filter(pk=start).first()
+    if row is None:
+        raise NotFound("There is no such archive.")
+    return Target(row, "archive", str(row.start), f"{row.start}..{row.end - 1}")
 
 
 def house(reference: str, parameters: Parameters) -> Target[None]:

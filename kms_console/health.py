@@ -98,11 +98,17 @@ def _writable(alias: str) -> None:
 
 
 def _log() -> None:
+    guard.start()
     writer.head()
-    _no(guard.trouble())
+    _no(guard.refusal())
     if writer.appender().failing:
         # Without requests no entry would find out that it can be written again; this does.
         writer.probe()
+
+
+def _memories() -> None:
+    # One that is silent is no reason to refuse requests: the others still tell.
+    _no(guard.complaint())
 
 
 def _signer() -> None:
@@ -176,6 +182,7 @@ CHECKS = (
     Check("broker", _broker, "It can't be reached."),
     Check("worker", _worker, "When it was last seen can't be read."),
     Check("beat", _beat, "When it was last seen can't be read."),
+    Check("memories", _memories, "What is remembered of the log can't be read."),
     Check("signer", _signer, "What it signed can't be read."),
     Check("trail", _trail, "How far it has come can't be read."),
     Check("streams", _streams, "How far they have come can't be read."),

@@ -203,6 +203,9 @@ AUDIT_QUEUE_LIMIT = environment.number("KMS_AUDIT_QUEUE_LIMIT", 10_000, 1)
 
 # The signer remembers here what it signed: outside the database, on its own machine where there is one.
 SIGNER_FOLDER = Path(environment.text("KMS_SIGNER_FOLDER", str(DATA_DIR / "signer")))
+# What the log is called in checkpoints, from its first signing on; empty: a name is made up.
+AUDIT_ORIGIN = environment.text("KMS_AUDIT_ORIGIN", "")
+SIGNER_ALGORITHMS = environment.words("KMS_SIGNER_ALGORITHMS", "ed25519,ecdsa-p384")
 # A change of the log is signed within so many seconds; a log that rests, so often.
 CHECKPOINT_SECONDS = environment.number("KMS_CHECKPOINT_SECONDS", 60, 1)
 CHECKPOINT_IDLE_SECONDS = environment.number("KMS_CHECKPOINT_IDLE_SECONDS", 3600, 1)

@@ -179,7 +179,7 @@ def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator
     """This test's own migrated databases, with Django pointed at them in all threads."""
     vendor = getattr(request, "param", "sqlite")
     copy = _postgresql_copy if vendor == "postgresql" else _sqlite_copy
-    from audit import refusals
+    from audit import guard, refusals
     from audit.writer import close_appender
 
     with (
@@ -192,3 +192,4 @@ def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator
         finally:
             refusals.forget()
             close_appender()
+            guard.forget()

@@ -26,7 +26,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.db.models import DateTimeField, F
 from django.test.utils import override_settings
 
-from audit import verifier
+from audit import personal, verifier
 from audit.models import Entry
 from audit.writer import close_appender
 from keys import administration, jobs, sealing, snapshot
@@ -221,9 +221,13 @@ class House:
         return key, number
 
     def entries(self, **filters: Any) -> list[dict[str, Any]]:
-        """Return what entries say, oldest first; `filters` are columns of audit.models.Entry."""
+        """Return what entries say as people read them, oldest first; `filters` are columns of Entry."""
         rows = Entry.objects.filter(**filters).order_by("index")
-        return [json.loads(bytes(row.body)) for row in rows]
+        bodies = [json.loads(bytes(row.body)) for row in rows]
+        revealed: list[dict[str, Any]] = personal.revealed(
+            bodies, personal.opened(personal.texts(bodies))
+        )
+        return revealed
 
     def last_entry(self, **filters: Any) -> dict[str, Any]:
         return self.entries(**filters)[-1]

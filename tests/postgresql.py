@@ -74,11 +74,13 @@ class PostgreSQL:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls) -> Iterator[PostgreSQL]:
-        """Make a new server and start it; stop and remove it on leaving."""
+    def running(cls, within: str | None = None) -> Iterator[PostgreSQL]:
+        """Make a new server, in the folder `within` where one is named, and start it; stop and
+        remove it on leaving.
+        """
         binaries = _binaries()
         with tempfile.TemporaryDirectory(
-            prefix="kms-pg-", dir=_short_folder(), ignore_cleanup_errors=True
+            prefix="kms-pg-", dir=within or _short_folder(), ignore_cleanup_errors=True
         ) as folder:
             server = cls(Path(folder), binaries)
             server._initialise()

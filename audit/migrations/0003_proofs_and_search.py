@@ -58,6 +58,8 @@ class Migration(migrations.Migration):
                 ('delivered_at', models.DateTimeField(null=True)),
                 ('failing_since', models.DateTimeField(null=True)),
                 ('problem', models.TextField(default='')),
+                ('holder', models.TextField(default='')),
+                ('held_until', models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -121,12 +123,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name='Term',
-            fields=[
-                ('text', models.TextField(primary_key=True, serialize=False)),
-            ],
-        ),
-        migrations.CreateModel(
             name='Tile',
             fields=[
                 ('pk', models.CompositePrimaryKey('level', 'number', blank=True, editable=False, primary_key=True, serialize=False)),
@@ -155,6 +151,10 @@ class Migration(migrations.Migration):
         migrations.RemoveIndex(
             model_name='entry',
             name='audit_entry_not_success',
+        ),
+        migrations.AddIndex(
+            model_name='entry',
+            index=models.Index(condition=models.Q(('object_kind', 'root_key')), fields=['index'], name='audit_entry_root_key'),
         ),
         migrations.AddField(
             model_name='entry',

@@ -5,7 +5,7 @@ from audit.models.exports import Export, SavedFilter
 from audit.models.log import Change, Entry, EntryIndex, Head
 from audit.models.personal import PersonalValue
 from audit.models.retention import Archive, LegalHold
-from audit.models.search import Block, Posting, Term
+from audit.models.search import Block, Posting
 from audit.models.streams import Cursor
 from audit.models.tree import Tile
 
@@ -23,6 +23,5 @@ __all__ = [
     "PersonalValue",
     "Posting",
     "SavedFilter",
-    "Term",
     "Tile",
 ]

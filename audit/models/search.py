@@ -16,15 +16,6 @@ class Block(models.Model):
         return f"block {self.number}"
 
 
-class Term(models.Model):
-    """A word that some entry holds; what begins with some letters is a range of these."""
-
-    text = models.TextField(primary_key=True)
-
-    def __str__(self) -> str:
-        return self.text
-
-
 class Posting(models.Model):
     """The entries of one block that hold one term; see audit.index for the bytes."""
 

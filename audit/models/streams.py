@@ -13,6 +13,9 @@ class Cursor(models.Model):
     delivered_at = models.DateTimeField(null=True)
     failing_since = models.DateTimeField(null=True)
     problem = models.TextField(default="")
+    # A lease: which keeper delivers now, and when another one may take over.
+    holder = models.TextField(default="")
+    held_until = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"{self.stream} {self.next}"

@@ -1,8 +1,9 @@
-"""The log, live, to a SIEM: at least once, by a durable cursor."""
+"""Live streams of entries to SIEMs: syslog over TLS and webhooks, at least once, in order.
 
-from __future__ import annotations
+settings.AUDIT_STREAMS names them; see docs/audit/streams.md.
+"""
 
+from audit.streams.delivery import deliver_all
+from audit.streams.state import trouble
 
-def trouble() -> str:
-    """Return in a sentence which streams are behind, or ""."""
-    return ""
+__all__ = ["deliver_all", "trouble"]

@@ -27,6 +27,7 @@ from keys.administration.drift import (
     ways,
 )
 from keys.administration.exports import Exported, export_key
+from keys.administration.filters import delete_filter, save_filter
 from keys.administration.house import (
     check_key_store,
     create_key_store,
@@ -47,17 +48,26 @@ from keys.administration.keys import (
     schedule_destruction,
     update_key,
 )
+from keys.administration.log import accept_log
 from keys.administration.people import (
     appoint_officer,
     change_password,
     create_person,
     dismiss_officer,
 )
+from keys.administration.personal import erase_person
 from keys.administration.policies import (
     create_classification,
     pause_rotation,
     resume_rotation,
     update_classification,
+)
+from keys.administration.retention import (
+    archive_audit,
+    drop_audit,
+    place_hold,
+    release_hold,
+    restore_audit,
 )
 from keys.administration.root_key import hold_root_key, rotate_root_key
 from keys.administration.rotation import prepare_version, rotate_key
@@ -68,8 +78,10 @@ __all__ = [
     "Exported",
     "ImportParameters",
     "accept_drift",
+    "accept_log",
     "adopt_key",
     "appoint_officer",
+    "archive_audit",
     "cancel_destruction",
     "cancel_version_destruction",
     "change_password",
@@ -84,12 +96,15 @@ __all__ = [
     "create_key_store",
     "create_person",
     "deactivate_principal",
+    "delete_filter",
     "delete_material",
     "disable_key",
     "discover_keys",
     "dismiss_officer",
+    "drop_audit",
     "enable_key",
     "enter_component",
+    "erase_person",
     "execute",
     "expire_request",
     "export_key",
@@ -99,14 +114,18 @@ __all__ = [
     "issue_credential",
     "open_ceremony",
     "pause_rotation",
+    "place_hold",
     "prepare_version",
+    "release_hold",
     "repair_drift",
+    "restore_audit",
     "resume_rotation",
     "revert_drift",
     "revoke_credential",
     "revoke_grant",
     "rotate_key",
     "rotate_root_key",
+    "save_filter",
     "schedule_destruction",
     "set_up",
     "transition_version",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from audit.events import Subject
 from keys import gate, names, parameters, targets
 from keys.actions import GRANTABLE, Action
 from keys.algorithms import Usage
@@ -39,7 +38,7 @@ def create_application(
     row = new_principal(
         name, Kind.APPLICATION, change.now, description=description, demo=change.caller.demo
     )
-    change.about = Subject("principal", str(row.id), row.name)
+    change.about = targets.principal_subject(row)
     change.touch("principal", row.id)
     return row
 

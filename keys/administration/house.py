@@ -43,7 +43,8 @@ def set_up(change: Change[None], *, people: Secret, reason: str = "") -> list[Pr
         )
     Installation.objects.create(id=1, set_up_at=change.now)
     change.facts["people"] = [
-        {"id": str(row.id), "name": row.name, "role": row.role} for row in rows
+        {"id": str(row.id), "name": targets.principal_subject(row).name, "role": row.role}
+        for row in rows
     ]
     for row in rows:
         change.touch("principal", row.id)

@@ -11,7 +11,6 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 
-from audit.events import Subject
 from keys import gate, parameters, targets
 from keys.actions import Action
 from keys.administration.access import close_account, new_principal
@@ -78,7 +77,7 @@ def change_password(
 def _add(change: Change[Any], name: str, username: str, role: str) -> Appointed:
     password = Secret(secrets.token_urlsafe(15).encode())
     row = add_person(name, username, role, password, change.now, demo=change.caller.demo)
-    change.about = Subject("principal", str(row.id), row.name)
+    change.about = targets.principal_subject(row)
     change.facts["role_given"] = role
     change.touch("principal", row.id)
     change.touch_officers()

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import transaction
 
+from audit.events import Personal, Told
 from keys import approvals, gate, names, parameters, queue, targets
 from keys.actions import Action
 from keys.approvals import Wish
@@ -54,7 +55,7 @@ def vote(
         "request_sha256": approval.digest,
         "agreed": approve,
         "wanted": approval.action,
-        "subject": approval.subject_name,
+        "subject": _told(approval),
     }
     if not approve:
         approvals.close(
@@ -164,7 +165,9 @@ def function_for(action: Action) -> Callable[..., Any]:
         Action.PAUSE_ROTATION: a.pause_rotation,
         Action.CREATE_GRANT: a.create_grant,
         Action.APPOINT_OFFICER: a.appoint_officer,
+        Action.ERASE_PERSON: a.erase_person,
         Action.DISMISS_OFFICER: a.dismiss_officer,
+        Action.RELEASE_HOLD: a.release_hold,
         Action.ACCEPT_DRIFT: a.accept_drift,
         Action.REVERT_DRIFT: a.revert_drift,
         Action.REPAIR_DRIFT: a.repair_drift,
@@ -188,6 +191,13 @@ def fail_request(change: Change[Approval], *, error: str, code: str) -> Approval
     change.why, change.about = code, change.target.subject()
     change.cited.append(str(change.row.id))
     return change.row
+
+
+def _told(approval: Approval) -> Told:
+    """Return the name of what a request is about, as entries may have it."""
+    if approval.action in targets.ABOUT_PEOPLE:
+        return Personal(approval.subject_name, approval.subject_id)
+    return approval.subject_name
 
 
 def _may_vote(caller: Caller, approval: Approval) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import canonical
+from audit.events import TEXT_LIMIT, Personal
 from keys.errors import Invalid
 from keys.gate import record
 from keys.secret import Secret
@@ -22,9 +23,14 @@ def votable(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# Parameters that say who somebody is, in a change that takes a user name.
+PERSONAL = ("name", "username")
+
+
 def facts(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments as facts for the log: no secrets, and nothing of a size or type to choke on."""
-    told = {}
+    told: dict[str, Any] = {}
+    about_somebody = "username" in arguments
     for name, value in votable(arguments).items():
         if value in (None, "", [], {}):
             continue
@@ -33,6 +39,8 @@ def facts(arguments: dict[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             small = False
         told[name] = value if small else record.printable(repr(value))
+        if about_somebody and name in PERSONAL and isinstance(value, str):
+            told[name] = Personal(value[:TEXT_LIMIT])
     return {"asked": told} if told else {}
 
 

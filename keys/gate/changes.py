@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 from django.db import DatabaseError, DataError, IntegrityError, transaction
 
 from audit import writer
-from audit.errors import AuditError
+from audit.errors import AuditError, LogRolledBack
 from audit.events import Outcome, Subject
 from keys import approvals, clock, diffs, moves, names, policy, snapshot
 from keys.actions import Action, Quorum
@@ -371,8 +371,9 @@ class _Failing:
         if error is None or isinstance(error, _Rehearsed | _Moved):
             return
         if isinstance(error, AuditError):
+            why = f" {error}" if isinstance(error, LogRolledBack) else ""
             raise LogUnavailable(
-                "The audit log can't be written now; nothing was changed."
+                "The audit log can't be written now; nothing was changed." + why
             ) from None
         if isinstance(error, IntegrityError):
             error = Conflict("Something changed meanwhile, or the name is taken; look again.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -10,16 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from audit import refusals, writer
-from audit.errors import AuditError, QueueFull, Superseded
-from audit.events import Actor, Event, Outcome, Personal, Subject
+from audit.errors import AuditError, LogRolledBack, QueueFull, Superseded
+from audit.events import Actor, Event, Outcome, Personal, Subject, Told
 from keys import policy
 from keys.actions import Action
-from keys.callers import Caller
+from keys.callers import Caller, Kind
 from keys.errors import Busy, Denied, KeyServiceError, LogUnavailable, NotFound
 
 Events = tuple[Event, ...]
 
 NO_SUBJECTS: frozenset[str] = frozenset()
+TOO_MUCH = "The audit log has too much waiting; try again."
 # Long enough for a slow disk; the appender itself gives up sooner and says why.
 WAIT_SECONDS = 30
 # Whose refusal was told in which minute: (account, credential, reason).
@@ -46,15 +46,21 @@ def event(
         told["role"] = caller.role.value
     if caller.demo:
         told["demo"] = True
+    who = str(caller.principal_id)
+    name: Told = caller.name
+    source: Told = caller.source
+    if caller.kind is Kind.PERSON:
+        # A server's name and address are nobody's; a person's can be erased later.
+        name, source = Personal(caller.name, who), source and Personal(caller.source, who)
     return Event(
-        actor=Actor(caller.kind.value, str(caller.principal_id), caller.name),
+        actor=Actor(caller.kind.value, who, name),
         method=caller.method.value,
         door=caller.door.value,
         action=action.value,
         object=subject,
         outcome=outcome,
         reason=reason,
-        source=caller.source,
+        source=source,
         request_id=caller.request_id,
         approvals=tuple(str(approval) for approval in approvals),
         facts=told,
@@ -106,7 +112,7 @@ def submit(events: Events, epoch: int, subjects: frozenset[str]) -> Future[int]:
     try:
         return writer.appender().submit(*events, epoch=epoch, subjects=subjects)
     except QueueFull:
-        raise Busy("The audit log has too much waiting; try again.") from None
+        raise Busy(TOO_MUCH) from None
 
 
 def wait(told: Event | Events, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS) -> int:
@@ -127,8 +133,13 @@ async def wait_aio(
     told: Event | Events, epoch: int = 0, subjects: frozenset[str] = NO_SUBJECTS
 ) -> int:
     """Do the same on an event loop."""
+    events = _several(told)
+    if _only_counted(events[0]):
+        return -1
     try:
-        return await asyncio.wrap_future(submit(_several(told), epoch, subjects))
+        return await writer.appender().submit_aio(*events, epoch=epoch, subjects=subjects)
+    except QueueFull:
+        raise Busy(TOO_MUCH) from None
     except AuditError as error:
         raise translated(error) from None
 
@@ -139,11 +150,10 @@ def _several(told: Event | Events) -> Events:
 
 def translated(error: AuditError) -> Exception:
     """Return the log's trouble as ours; Superseded stays what it is, for the gate to try again."""
-    return (
-        error
-        if isinstance(error, Superseded)
-        else LogUnavailable("The audit log can't be written now.")
-    )
+    if isinstance(error, Superseded):
+        return error
+    why = f" {error}" if isinstance(error, LogRolledBack) else ""
+    return LogUnavailable("The audit log can't be written now." + why)
 
 
 def in_transaction(event: Event, subjects: Iterable[str]) -> int:

@@ -1,6 +1,16 @@
 """The record, for callers who may: searched, proved, taken out, verified."""
 
-from keys.trail.exporting import FORMATS, export_audit
+from keys.trail.exporting import (
+    FORMATS,
+    create_export,
+    export_audit,
+    export_content,
+    export_length,
+    find_export,
+    list_exports,
+)
+from keys.trail.filters import find_filter, list_filters, owners
+from keys.trail.proving import latest_checkpoint, prove_at, prove_consistency
 from keys.trail.reading import PAGE, Proof, find_entry, log_head, prove_entry, search_audit
 from keys.trail.verifying import root_at, verify_audit
 
@@ -8,9 +18,20 @@ __all__ = [
     "FORMATS",
     "PAGE",
     "Proof",
+    "create_export",
     "export_audit",
+    "export_content",
+    "export_length",
     "find_entry",
+    "find_export",
+    "find_filter",
+    "latest_checkpoint",
+    "list_exports",
+    "list_filters",
     "log_head",
+    "owners",
+    "prove_at",
+    "prove_consistency",
     "prove_entry",
     "root_at",
     "search_audit",

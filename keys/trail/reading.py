@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit import search, verifier, writer
+from audit import proofs, search, writer
 from audit.canonical import INTEGER_LIMIT
 from audit.errors import AuditError
 from audit.models import Entry
@@ -33,7 +33,8 @@ def search_audit(
 ) -> list[Entry]:
     """Return matching entries, newest first, of those with an index below `before`.
 
-    `filters.object_id` may also be an alias or a name. Raises Denied.
+    `filters.object_id` may also be an alias or a name. Raises Denied, or Invalid where the search
+    text says too little.
     """
     gate.read(caller, Action.READ_AUDIT)
     return search.search(resolved(filters or Filters()), before=_checked(before), limit=limit)
@@ -51,16 +52,16 @@ def find_entry(caller: Caller, index: int) -> Entry:
 
 
 def prove_entry(caller: Caller, index: int) -> Proof:
-    """Return the inclusion proof of one entry in the log as it is now.
+    """Return the inclusion proof of one entry in the log as it is now, from a few rows of tiles.
 
-    Reads every leaf hash, so it takes time in proportion to the log. Raises Denied or NotFound.
+    Raises Denied or NotFound, LogUnavailable where the log has a hole.
     """
     gate.read(caller, Action.READ_AUDIT)
     head = log_head(caller)
     if not 0 <= index < head.size:
         raise NotFound("There is no such entry.")
     try:
-        hashes = verifier.prove_in(index, head.size)
+        hashes = proofs.inclusion(index, head.size)
     except ValueError as error:
         raise LogUnavailable(f"There is no proof: {error}.") from None
     return Proof(head.size, head.root, [one.hex() for one in hashes])

@@ -3,7 +3,7 @@
     command     the command line, and the order of a whole run
     folder      the data folder: its layout, its lock
     preflight   what is refused before anything starts, each in one line
-    parts       what is started: broker, worker, beat, web, and with which environment
+    parts       what is started: broker, worker, beat, web, signer, trail, and with which environment
     child       one process: start, stop, its log, its restarts
     processes   which process is which, and what an earlier run left behind
     house       all children together: the loop that watches and stops them

@@ -34,6 +34,7 @@ class Part:
     grace: float  # seconds between SIGTERM and SIGKILL
     folder: Path  # working directory
     environment: Mapping[str, str]
+    vital: bool = True  # whether all must end where it can't be kept running
     echo: bool = True  # whether warnings and errors in its log are shown on the terminal too
 
 
@@ -47,7 +48,7 @@ class RestartPolicy:
     failures: int = 5  # this many in a row are the end
 
     def pause(self, failures: int) -> float:
-        return min(self.first_pause * 2.0 ** (failures - 1), self.longest_pause)
+        return min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
 
 
 class Child:
@@ -103,7 +104,7 @@ class Child:
     def watch(self, policy: RestartPolicy) -> None:
         """Start the process again, after a pause, where it ended by itself.
 
-        Raises Refusal where it has failed too often in a row.
+        Raises Refusal where it has failed too often in a row and is vital.
         """
         self.relay()
         if self.alive():
@@ -112,7 +113,7 @@ class Child:
         if self._start_again is None:
             self.failures = 1 if now - self._started >= policy.settled_after else self.failures + 1
             ending = self._ending()
-            if self.failures >= policy.failures:
+            if self.failures >= policy.failures and self.part.vital:
                 raise Refusal(
                     f"{self.part.name} {ending}, {self.failures} times in a row: see {self.log}."
                 )

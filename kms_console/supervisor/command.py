@@ -18,8 +18,8 @@ from kms_console.supervisor.folder import DataFolder, lock, open_folder
 from kms_console.supervisor.house import House, Stopped, StopSignals
 from kms_console.supervisor.parts import Address
 
-HELP = "Start web, worker, beat and (without REDIS_URL) a broker; Ctrl-C stops them all."
-STOP_ORDER = ["prepare", "load_demo", "web", "beat", "worker", "broker"]
+HELP = "Start web, worker, beat, signer, trail and (without REDIS_URL) a broker; Ctrl-C stops all."
+STOP_ORDER = ["prepare", "load_demo", "web", "beat", "worker", "trail", "signer", "broker"]
 LEFTOVER_GRACE = 10.0
 ENDED_AT_ONCE = 130
 
@@ -83,7 +83,7 @@ def up(host: str, port: int, data: str, *, demo: bool) -> int:
 
 
 def _run(options: Options, folder: DataFolder, signals: StopSignals) -> int:
-    house = House(folder, signals, say)
+    house = House(folder, signals, say, stop_order=STOP_ORDER)
     try:
         _start(house, options, folder)
         house.watch()
@@ -121,6 +121,9 @@ def _start(house: House, options: Options, folder: DataFolder) -> None:
     ready = house.wait_until_ready(str(options.address.reachable()), environ)
     if ready.status != "ok":
         say(f"Degraded: {ready.reason}.")
+    # Not before: nobody waits for them, and their start would make everybody wait for the rest.
+    house.start(parts.signer(environ))
+    house.start(parts.trail(environ))
     _announce(options, folder, accounts)
 
 

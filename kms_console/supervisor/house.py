@@ -1,4 +1,4 @@
-"""All children together: started in order, watched, and stopped in the opposite order."""
+"""All children together: started in order, watched, and stopped in an order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,8 @@ BROKER_SECONDS = 20.0
 # One Ctrl-C can arrive twice: a terminal or `timeout` signals the group, and make passes it on.
 SAME_SIGNAL_SECONDS = 1.0
 SHOWN_LINES = 8
+# What the start doesn't wait for: a store that is away, and what is started only afterwards.
+NOT_WAITED_FOR = {"key_stores", "signer", "trail", "streams"}
 
 
 class Stopped(Exception):
@@ -65,12 +67,14 @@ class House:
         signals: StopSignals,
         say: Callable[[str], None],
         policy: RestartPolicy | None = None,
+        stop_order: Sequence[str] = (),
     ) -> None:
         self.children: list[Child] = []
         self._folder = folder
         self._signals = signals
         self._say = say
         self._policy = policy or RestartPolicy()
+        self._stop_order = list(stop_order)
         self._since = datetime.now(UTC)
 
     def start(self, part: Part) -> None:
@@ -134,7 +138,7 @@ class House:
         if answer.http_status != 200:
             return answer.reason
         for name, part in answer.parts.items():
-            if name == "key_stores":
+            if name in NOT_WAITED_FOR:
                 continue
             if part.get("status") != "ok":
                 return f"{name}: {part.get('reason', part.get('status'))}"
@@ -160,15 +164,22 @@ class House:
         time.sleep(TICK_SECONDS)
 
     def stop(self) -> bool:
-        """End all children, the last started first. Returns whether all went by themselves."""
+        """End all children in the stop order, others first, the last started first of those.
+
+        Returns whether all went by themselves.
+        """
         clean = True
-        for child in reversed(self.children):
+        for child in sorted(self.children, key=self._turn):
             if child.alive():
                 self._say(f"Stopping {child.part.name} (process {child.pid})")
                 clean &= self._stop(child)
             child.forget()
         self.children.clear()
         return clean
+
+    def _turn(self, child: Child) -> tuple[int, int]:
+        order, name = self._stop_order, child.part.name
+        return order.index(name) if name in order else -1, -self.children.index(child)
 
     def _stop(self, child: Child) -> bool:
         deadline = time.monotonic() + child.part.grace

@@ -21,6 +21,9 @@ WEB_GRACE = 15
 WORKER_GRACE = 30
 BEAT_GRACE = 10
 BROKER_GRACE = 10
+# The places and witnesses that they may be talking to get their time.
+SIGNER_GRACE = 20
+TRAIL_GRACE = 20
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,21 @@ def web(address: Address, environ: Mapping[str, str]) -> Part:
     command += ["--no-proxy-headers", "--no-server-header", "--no-date-header"]
     command += ["--timeout-graceful-shutdown", str(WEB_GRACE - 5), "--no-use-colors"]
     return Part("web", command, WEB_GRACE, BASE_DIR, environ)
+
+
+def signer(environ: Mapping[str, str]) -> Part:
+    """What signs checkpoints of the log."""
+    return _beside("signer", SIGNER_GRACE, environ)
+
+
+def trail(environ: Mapping[str, str]) -> Part:
+    """What is built beside the log: tiles, the search index; and the streams' deliveries."""
+    return _beside("trail", TRAIL_GRACE, environ)
+
+
+def _beside(name: str, grace: float, environ: Mapping[str, str]) -> Part:
+    """A command that works beside the house: /readyz tells where it can't, and keys go on."""
+    return Part(name, [sys.executable, str(MANAGE), name], grace, BASE_DIR, environ, vital=False)
 
 
 def _celery() -> list[str]:

@@ -1,103 +1,68 @@
-"""The audit trail: filters, an entry with its proof, export, verification."""
+"""The audit trail: looked for, and verified."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from django import forms
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST, require_safe
 
-from audit.events import Outcome
+from audit import personal
 from audit.search import Filters
-from keys import trail
-from keys.actions import ACTIONS
-from keys.callers import Caller, Door
+from keys import queries, trail
+from keys.callers import Caller
 from keys.errors import Invalid
-from kms_console.web import facts
+from kms_console.web import audit_form
+from kms_console.web.audit_form import AuditForm
 from kms_console.web.doors import page
-from kms_console.web.forms import HouseForm
-from kms_console.web.wording import label
 
-# Beyond so many entries a proof, which reads every leaf hash, is made only when asked for.
-PROOF_AT_ONCE = 50_000
-_ANY = [("", "Any")]
-
-
-def _choices(kind: str, values: list[str]) -> list[tuple[str, str]]:
-    return _ANY + sorted(((value, label(kind, value)) for value in values), key=lambda row: row[1])
-
-
-class AuditForm(HouseForm):
-    """Filters from a query string; every one is optional."""
-
-    text = forms.CharField(label="Search", required=False, max_length=200)
-    since = forms.DateTimeField(
-        label="From (UTC)",
-        required=False,
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-    )
-    until = forms.DateTimeField(
-        label="Before (UTC)",
-        required=False,
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-    )
-    actor = forms.CharField(label="Who", required=False, max_length=200)
-    action = forms.ChoiceField(
-        label="Action",
-        required=False,
-        choices=_choices("action", [action.value for action in ACTIONS] + ["authenticate"]),
-    )
-    object_id = forms.CharField(label="Key or object", required=False, max_length=200)
-    outcome = forms.ChoiceField(
-        label="Outcome",
-        required=False,
-        choices=[
-            *_ANY,
-            (Outcome.SUCCESS.value, "Done"),
-            (Outcome.DENIED.value, "Denied"),
-            (Outcome.FAILED.value, "Failed"),
-            (Outcome.STARTED.value, "Started"),
-            (Outcome.PENDING.value, "Waits for votes"),
-        ],
-    )
-    door = forms.ChoiceField(
-        label="Door", required=False, choices=_choices("door", [door.value for door in Door])
-    )
-    request_id = forms.CharField(label="Request id", required=False, max_length=64)
-
-    def filters(self) -> Filters:
-        """Return what was asked for. Raises Invalid, naming what is wrong."""
-        if not self.is_valid():
-            field, errors = next(iter(self.errors.items()))
-            name = self.fields[field].label if field in self.fields else field
-            raise Invalid(f"{name}: {' '.join(str(error) for error in errors)}")
-        return Filters(**{name: value for name, value in self.cleaned_data.items() if value})
+PAGE = 50
+# Filters that are not seen at once, so that the form opens where one of them is set.
+_FOLDED = ("action", "outcome", "actor", "object_id", "classification", "door", "request_id",
+           "since", "until")  # fmt: skip
 
 
 @require_safe
 @page
 def audit_list(request: HttpRequest, caller: Caller) -> HttpResponse:
     form = AuditForm(request.GET)
-    filters = form.filters()
-    before = _before(request)
-    rows = trail.search_audit(caller, filters, before=before, limit=51)
-    more = len(rows) > 50
-    rows = rows[:50]
+    asked, filters, before = form.asked(), form.filters(), _before(request)
+    rows = trail.search_audit(caller, filters, before=before, limit=PAGE + 1)
+    more, rows = len(rows) > PAGE, rows[:PAGE]
+    personal.reveal(rows)
+    saved = trail.list_filters(caller)
     context = {
         "form": form,
         "rows": rows,
         "next": rows[-1].index if more else None,
         "before": before,
-        "filtered": any(asdict(filters).values()),
-        "narrowed": any(value for name, value in asdict(filters).items() if name != "text"),
+        "asked": asked,
+        "query": audit_form.address(asked),
+        "narrowed": any(name in asked for name in _FOLDED),
+        "ranges": _ranges(asked),
+        "saved": _chips(saved, asked),
+        "classifications": queries.list_classifications(caller),
         "head": trail.log_head(caller),
+        "unfiltered": filters == Filters(),
     }
     return render(request, "audit/list.html", context)
+
+
+def _ranges(asked: dict[str, str]) -> list[tuple[str, str, bool]]:
+    """Return the quick ranges as label, query string and whether it is the present one."""
+    rows = []
+    exact = "since" in asked or "until" in asked
+    for value, label in audit_form.RANGES:
+        rest = {n: v for n, v in asked.items() if n not in ("range", "since", "until")}
+        query = audit_form.address(rest | ({"range": value} if value else {}))
+        rows.append((label, query, not exact and asked.get("range", "") == value))
+    return rows
+
+
+def _chips(saved: list[Any], asked: dict[str, str]) -> list[tuple[Any, str, bool]]:
+    """Return saved filters as row, query string and whether it is what is asked now."""
+    return [(row, audit_form.address(row.query), row.query == asked) for row in saved]
 
 
 def _before(request: HttpRequest) -> int | None:
@@ -107,42 +72,6 @@ def _before(request: HttpRequest) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise Invalid("before must be the number of an entry.", field="before")
     return int(text)
-
-
-@require_safe
-@page
-def audit_entry(request: HttpRequest, caller: Caller, index: int) -> HttpResponse:
-    entry = trail.find_entry(caller, index)
-    head = trail.log_head(caller)
-    proved = head.size <= PROOF_AT_ONCE or request.GET.get("proof") == "yes"
-    body: dict[str, Any] = json.loads(bytes(entry.body))
-    context = {
-        "entry": entry,
-        "body": json.dumps(body, indent=2, ensure_ascii=False),
-        "facts": facts.rows(body["facts"]),
-        "approvals": body["approvals"],
-        "leaf_hash": bytes(entry.leaf_hash).hex(),
-        "proof": trail.prove_entry(caller, index) if proved else None,
-        "head": head,
-        "previous": index - 1 if index > 0 else None,
-        "following": index + 1 if index + 1 < head.size else None,
-    }
-    return render(request, "audit/entry.html", context)
-
-
-@require_POST
-@page
-def audit_export(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    """Stream what the filters find. That it left is recorded before the first line."""
-    form = AuditForm(request.POST)
-    kind = request.POST.get("format", "jsonl")
-    lines = trail.export_audit(caller, form.filters(), kind)
-    response = StreamingHttpResponse(
-        lines, content_type="text/csv; charset=utf-8" if kind == "csv" else "application/jsonl"
-    )
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    response["Content-Disposition"] = f'attachment; filename="audit-{stamp}.{kind}"'
-    return response
 
 
 @require_POST

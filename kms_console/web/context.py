@@ -37,6 +37,7 @@ _PLACES = {
         ("jobs", "Jobs", "list-checks"),
         ("drift", "Differences", "git-compare"),
         ("audit", "Audit trail", "scroll-text"),
+        ("proofs", "Proofs", "badge-check"),
     ],
     "Policy and access": [
         ("classifications", "Classifications", "shield-check"),

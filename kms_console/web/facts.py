@@ -55,6 +55,15 @@ _LABELS = {
     "changed_meanwhile": "Changed meanwhile",
     "difference": "Difference",
     "drift": "Difference",
+    "agreed": "Agreed",
+    "quorum": "Who must agree",
+    "filters": "Filters",
+    "members": "Filters by",
+    "export": "Export",
+    "format": "Format",
+    "size": "Entries in the log",
+    "credential": "Credential",
+    "new_credential": "New credential",
 }
 # What codes of a fact belong to which vocabulary.
 _KINDS = {
@@ -71,13 +80,15 @@ _KINDS = {
 }
 
 
+# What the page shows in a way of its own, or only as it was written.
+_APART = ("asked", "policy", "diffs", "states", "request", "officers")
+
+
 def rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return an entry's facts as label and value: what was asked first, then what came of it."""
     asked = facts.get("asked")
     found = list(_told(asked)) if isinstance(asked, Mapping) else []
-    rest = {
-        name: value for name, value in facts.items() if name not in ("asked", "policy", "diffs")
-    }
+    rest = {name: value for name, value in facts.items() if name not in _APART}
     return found + [row for row in _told(rest) if row not in found]
 
 

@@ -11,6 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from audit import personal
 from audit.search import Filters
 from keys import administration as a
 from keys import clock, counters, queries, queries_ceremonies, trail
@@ -75,6 +76,7 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         if reads_audit
         else []
     )
+    personal.reveal(entries)
     primary = next((row for row in versions if row.primary), None)
     held = queries_ceremonies.ceremonies(caller, key)[:5]
     context = {

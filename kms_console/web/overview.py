@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from audit import personal
 from keys import (
     clock,
     counters,
@@ -40,6 +41,7 @@ PARTS = {
     "material": "database of key material",
     "root_key": "root key",
     "broker": "job queue",
+    "memories": "what is remembered of the log",
     "worker": "worker",
     "beat": "scheduler",
     "key_stores": "key stores",
@@ -64,6 +66,7 @@ def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     found = queries.overview(caller)
     counts = statistics.key_counts(caller)
     recent = trail.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
+    personal.reveal(recent)
     differing = queries_stores.drift_count(caller)
     context = {
         "found": found,

@@ -35,6 +35,11 @@ CLOSE = Verb(
     done="The account is closed.",
 )  # fmt: skip
 
+ERASE = Verb(
+    "erase", Action.ERASE_PERSON, "Erase the person's data", "eraser", danger=True,
+    done="The person's data is erased.",
+)  # fmt: skip
+
 
 @require_safe
 @page
@@ -154,10 +159,29 @@ def person_close(request: HttpRequest, caller: Caller, reference: str) -> HttpRe
         caller,
         CLOSE,
         title=f"Close the account of {row.name}",
-        explanation="Every session ends at once. The account can't be opened again; its name stays in the trail.",
+        explanation="Every session ends at once. The account can't be opened again. Its name stays in "
+        "the trail until it is erased.",
         back=reverse("web:people"),
         do=lambda values: a.deactivate_principal(caller, str(row.id), **values),
         done=CLOSE.done,
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def person_erase(request: HttpRequest, caller: Caller, reference: str) -> HttpResponse:
+    row = _person(caller, reference)
+    return confirm(
+        request,
+        caller,
+        ERASE,
+        title=f"Erase the data of {row.name}",
+        explanation="The name, the user name and the addresses are forgotten for good, here and in the "
+        "trail. Entries, proofs and the account's id stay. Reasons and comments that people wrote are "
+        "not searched.",
+        back=reverse("web:people"),
+        do=lambda values: a.erase_person(caller, str(row.id), **values),
+        done=ERASE.done,
     )
 
 

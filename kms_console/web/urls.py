@@ -8,6 +8,9 @@ from kms_console.web import (
     applications,
     approvals,
     audit,
+    audit_entry,
+    audit_exports,
+    audit_filters,
     ceremonies,
     classifications,
     discovery,
@@ -25,6 +28,7 @@ from kms_console.web import (
     root_key,
     sessions,
     set_up,
+    trust,
 )
 
 app_name = "web"
@@ -111,9 +115,27 @@ urlpatterns = [
     path("jobs", jobs.job_list, name="jobs"),
     path("jobs/<str:reference>", jobs.job_page, name="job"),
     path("audit", audit.audit_list, name="audit"),
-    path("audit/export", audit.audit_export, name="audit-export"),
+    path("audit/export", audit_exports.export_choose, name="audit-export"),
+    path("audit/exports", audit_exports.export_list, name="audit-exports"),
+    path("audit/exports/<str:reference>", audit_exports.export_page, name="audit-export-page"),
+    path(
+        "audit/exports/<str:reference>/content",
+        audit_exports.export_content,
+        name="audit-export-content",
+    ),
+    path("audit/filters", audit_filters.filter_list, name="audit-filters"),
+    path("audit/filters/new", audit_filters.filter_save, name="audit-filter-save"),
+    path(
+        "audit/filters/<str:reference>/delete",
+        audit_filters.filter_delete,
+        name="audit-filter-delete",
+    ),
     path("audit/verify", audit.audit_verify, name="audit-verify"),
-    path("audit/<entry:index>", audit.audit_entry, name="audit-entry"),
+    path("audit/<entry:index>", audit_entry.entry_page, name="audit-entry"),
+    path("proofs", trust.trust_page, name="proofs"),
+    path("proofs/keys.txt", trust.verifier_keys, name="verifier-keys"),
+    path("proofs/holds/new", trust.hold_place, name="hold-place"),
+    path("proofs/holds/<str:reference>/release", trust.hold_release, name="hold-release"),
     path("classifications", classifications.classification_list, name="classifications"),
     path(
         "classifications/-/new", classifications.classification_create, name="classification-create"
@@ -163,6 +185,7 @@ urlpatterns = [
     path("people/-/officer", people.officer_appoint, name="officer-appoint"),
     path("people/<str:reference>/dismiss", people.officer_dismiss, name="officer-dismiss"),
     path("people/<str:reference>/close", people.person_close, name="person-close"),
+    path("people/<str:reference>/erase", people.person_erase, name="person-erase"),
     path("account", people.account, name="account"),
     path("key-stores", key_stores.key_store_list, name="key-stores"),
     path("key-stores/-/new", key_stores.key_store_create, name="key-store-create"),

@@ -133,6 +133,11 @@ _OBJECTS = {
     "drift": "Difference",
     "listing": "Listing",
     "root_key": "Root key",
+    "saved_filter": "Saved filter",
+    "export": "Export",
+    "legal_hold": "Legal hold",
+    "hold": "Legal hold",
+    "archive": "Archive",
 }
 # Names of parameters and facts, as people read them.
 _PARAMETERS = {
@@ -195,6 +200,9 @@ _PARAMETERS = {
     "comment": "Comment",
     "digest": "Digest of the request",
     "reference": "Key at the store",
+    "shared": "Shared with everybody who reads the trail",
+    "since": "From",
+    "until": "Before",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.apps import apps
 
-from keys import administration, clock
+from keys import administration, clock, trail
 from keys.actions import GRANTABLE
 from keys.backends.views import KeyView, VersionView
 from keys.drift.plain import to_plain
@@ -52,6 +52,7 @@ def furnish(house: House) -> dict[str, str]:
         "ceremony": str(ceremony.id),
         "job": str(Job.objects.order_by("created_at")[0].id),
         "index": "0",
+        "export": str(trail.create_export(house.udo).id),
     }
 
 

@@ -51,7 +51,10 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server:
-            server.connect(str(self._server / SOCKET))
+            try:
+                server.connect(str(self._server / SOCKET))
+            except OSError:
+                return  # the server is away: so is this connection
             back = threading.Thread(target=self._back, args=(server, client))
             back.start()
             while data := self._received(client):

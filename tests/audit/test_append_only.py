@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, datetime
+
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from audit.models import Entry
+from audit import tiles
+from audit.models import Archive, Checkpoint, Entry, LegalHold, PersonalValue, Tile
 from audit.verifier import verify
 from audit.writer import head, prune_changes
 from tests.audit.helpers import use, write, write_many
 from tests.databases import Database
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 SAYS = "the audit log is append-only"
 COPY_LAST = (
     "SELECT {index}, {uuid}, at, leaf_hash, body, actor_kind, actor_id, actor_name, method, door,"
@@ -145,3 +150,132 @@ def test_old_changes_may_be_pruned(database: Database) -> None:
     assert head().epoch == 3
     with pytest.raises(ValueError):
         prune_changes(keep=-1)
+
+
+# What stands beside the log; each table has one row when these are tried.
+BESIDE = {
+    "changing a tile": "UPDATE audit_tile SET hashes = root",
+    "renumbering a tile": "UPDATE audit_tile SET number = 7",
+    "deleting a tile": "DELETE FROM audit_tile",
+    "changing a checkpoint": "UPDATE audit_checkpoint SET size = 1",
+    "deleting a checkpoint": "DELETE FROM audit_checkpoint",
+    "moving a bundle": "UPDATE audit_archive SET place = 'file:///elsewhere'",
+    "renaming a bundle": "UPDATE audit_archive SET name = 'x'",
+    "widening a bundle": 'UPDATE audit_archive SET "end" = 512',
+    "another digest": "UPDATE audit_archive SET sha256 = 'x'",
+    "dropping before verifying": "UPDATE audit_archive SET dropped_at = archived_at",
+    "deleting a bundle": "DELETE FROM audit_archive",
+    "narrowing a hold": "UPDATE audit_legalhold SET since = placed_at",
+    "ending a hold": "UPDATE audit_legalhold SET until = placed_at",
+    "releasing by nobody": "UPDATE audit_legalhold SET released_at = placed_at",
+    "deleting a hold": "DELETE FROM audit_legalhold",
+    "another commitment": "UPDATE audit_personalvalue SET commitment = 'x'",
+    "another value": "UPDATE audit_personalvalue SET value = 'x'",
+    "erasing under a hold": (
+        "UPDATE audit_personalvalue SET value = NULL, salt = NULL, erased_at = created_at"
+    ),
+    "deleting a value": "DELETE FROM audit_personalvalue",
+}
+BESIDE_ON_SQLITE = {
+    f"replacing in {table}": f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}"
+    for table in ("audit_tile", "audit_checkpoint", "audit_archive", "audit_legalhold")
+} | {
+    "replacing a hold by its name": (
+        "INSERT OR REPLACE INTO audit_legalhold SELECT 'x', name, reason, since, until, placed_by,"
+        " placed_at, released_by, released_at FROM audit_legalhold"
+    ),
+    "updating or replacing a tile": "UPDATE OR REPLACE audit_tile SET number = 0",
+    "updating in place of a refused insert": (
+        "INSERT INTO audit_legalhold SELECT * FROM audit_legalhold WHERE true"
+        " ON CONFLICT DO UPDATE SET until = placed_at"
+    ),
+}
+BESIDE_ON_POSTGRESQL = {
+    f"truncating {table}": f"TRUNCATE {table}"
+    for table in (
+        "audit_tile",
+        "audit_checkpoint",
+        "audit_archive",
+        "audit_legalhold",
+        "audit_personalvalue",
+    )
+} | {
+    "changing a tile as a replica": (
+        "SET session_replication_role = replica; UPDATE audit_tile SET number = 7"
+    ),
+    "deleting a hold as a replica": (
+        "SET session_replication_role = replica; DELETE FROM audit_legalhold"
+    ),
+    "updating a hold in place of a refused insert": (
+        "INSERT INTO audit_legalhold SELECT * FROM audit_legalhold"
+        " ON CONFLICT (id) DO UPDATE SET until = audit_legalhold.placed_at"
+    ),
+    "a temporary table in the archive's place": (
+        'CREATE TEMPORARY TABLE audit_archive AS SELECT 0 AS start, 9 AS "end",'
+        " now() AS verified_at, now() AS dropped_at, now() AS first_at, now() AS last_at;"
+        " CREATE TEMPORARY TABLE audit_legalhold (since timestamptz, until timestamptz,"
+        ' released_at timestamptz); DELETE FROM public.audit_entry WHERE "index" = 1'
+    ),
+    "a temporary table in the entries' place": (
+        'CREATE TEMPORARY TABLE audit_entry ("index" bigint); UPDATE public.audit_head SET size = 0'
+    ),
+    "an operator of one's own": (
+        "CREATE SCHEMA mine; CREATE FUNCTION mine.never(bigint, bigint) RETURNS boolean"
+        " LANGUAGE sql AS 'SELECT false'; CREATE OPERATOR mine.< (LEFTARG = bigint,"
+        " RIGHTARG = bigint, FUNCTION = mine.never); SET search_path = mine, pg_catalog, public;"
+        " UPDATE audit_head SET size = size - 1"
+    ),
+}
+
+
+def furnish() -> None:
+    """Put one row into each table beside the log."""
+    write_many(256)
+    tiles.build()
+    root = bytes(Tile.objects.get().root)
+    now = datetime.now(UTC)
+    Checkpoint.objects.create(size=256, root=root, origin="a", note="a", signed_at=now)
+    Archive.objects.create(
+        start=0,
+        end=256,
+        first_at=now,
+        last_at=now,
+        place="p",
+        name="n",
+        sha256="s",
+        archived_at=now,
+    )
+    LegalHold.objects.create(
+        name="Case 7", reason="r", since=LONG_AGO, placed_by=uuid.uuid4(), placed_at=now
+    )
+    PersonalValue.objects.create(
+        commitment="c", subject="s", value="v", salt=b"s" * 32, created_at=now
+    )
+
+
+def refuse_beside(sql: str) -> None:
+    furnish()
+    tables = (Tile, Checkpoint, Archive, LegalHold, PersonalValue)
+    before = [list(table.objects.values_list()) for table in tables]
+    with pytest.raises(IntegrityError, match=SAYS), transaction.atomic():
+        connection.cursor().execute(sql)
+    connection.close()
+    assert [list(table.objects.values_list()) for table in tables] == before
+    assert head().size == Entry.objects.count() == 256
+
+
+@pytest.mark.each_database(fast="sqlite")
+@pytest.mark.parametrize("sql", BESIDE.values(), ids=BESIDE)
+def test_the_database_refuses_beside_the_log(database: Database, sql: str) -> None:
+    refuse_beside(sql)
+
+
+@pytest.mark.parametrize("sql", BESIDE_ON_SQLITE.values(), ids=BESIDE_ON_SQLITE)
+def test_sqlite_refuses_beside_the_log(database: Database, sql: str) -> None:
+    refuse_beside(sql)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("sql", BESIDE_ON_POSTGRESQL.values(), ids=BESIDE_ON_POSTGRESQL)
+def test_postgresql_refuses_beside_the_log(database: Database, sql: str) -> None:
+    refuse_beside(sql)

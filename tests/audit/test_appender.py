@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.db.backends.signals import connection_created
 
 from audit.appender import Appender
 from audit.errors import LogWriteFailed, QueueFull, Superseded
@@ -59,26 +58,23 @@ def test_uses_from_many_threads_become_a_dense_log(database: Database) -> None:
 
 
 def test_what_waits_for_one_commit_shares_the_next(database: Database) -> None:
-    commits: list[str] = []
+    batches: list[int] = []
 
-    def count(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        if sql.startswith("UPDATE audit_head"):
-            commits.append(sql)
-        return execute(sql, *rest)
+    class Counting(Appender):
+        def _attempt(self, batch: Any, unsure: bool) -> Any:
+            batches.append(len(batch))
+            return super()._attempt(batch, unsure)
 
-    def listen(connection: Any, **_: Any) -> None:
-        if threading.current_thread().name == "audit-appender":
-            connection.execute_wrappers.append(count)
-
-    connection_created.connect(listen)
+    mine = Counting()
     try:
         with held_log():
-            futures = [appender().submit(use(), epoch=0, subjects=KEY_1) for _ in range(500)]
+            futures = [mine.submit(use(), epoch=0, subjects=KEY_1) for _ in range(500)]
         assert sorted(future.result() for future in futures) == list(range(1, 501))
     finally:
-        connection_created.disconnect(listen)
+        mine.close()
     # One batch had been taken when the lock was met, the other gathered behind it.
-    assert 1 <= len(commits) <= 2
+    assert sum(batches) == 500
+    assert 1 <= len(batches) <= 2
 
 
 def test_each_waiter_gets_the_index_of_its_own_entry(database: Database) -> None:
@@ -342,4 +338,77 @@ def test_an_event_loop_can_wait_for_its_entries(database: Database) -> None:
         return await asyncio.gather(*futures)
 
     assert sorted(asyncio.run(many())) == list(range(100))
+    connection.close()
+
+
+def test_an_event_loop_is_woken_once_for_what_a_commit_ends(database: Database) -> None:
+    woken: list[int] = []
+
+    async def many() -> list[int]:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def count(callback: Any, *arguments: Any) -> Any:
+            woken.append(len(arguments[0]))
+            return wake(callback, *arguments)
+
+        loop.call_soon_threadsafe = count  # type: ignore[assignment]
+        futures = [appender().submit_aio(use(), epoch=0, subjects=KEY_1) for _ in range(300)]
+        return await asyncio.gather(*futures)
+
+    assert sorted(asyncio.run(many())) == list(range(300))
+    assert sum(woken) == 300
+    assert len(woken) <= 150
+    connection.close()
+
+
+def test_an_event_loop_hears_of_changes_and_of_what_is_refused(database: Database) -> None:
+    twice = use()
+    write(twice, subjects=("grant:1",))
+
+    async def three() -> list[Any]:
+        futures = [
+            appender().submit_aio(event, epoch=epoch, subjects=KEY_1)
+            for event, epoch in ((use(), 0), (twice, 1), (use(), 1))
+        ]
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    superseded, refused, index = asyncio.run(three())
+    assert isinstance(superseded, Superseded)
+    assert isinstance(refused, LogWriteFailed)
+    assert index == 1
+    connection.close()
+
+
+def test_who_gave_up_on_an_event_loop_before_its_turn_is_not_recorded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two() -> int:
+        with held_log():
+            first = appender().submit(use(), epoch=0, subjects=NOTHING)
+            while not first.running():
+                threading.Event().wait(0.001)
+            gone = appender().submit_aio(use(), epoch=0, subjects=NOTHING)
+            kept = appender().submit_aio(use(), epoch=0, subjects=NOTHING)
+            gone.cancel()
+        return await kept
+
+    # For holding the log, which the loop's own thread does here.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    assert asyncio.run(two()) == 2
+    assert head().size == 3
+
+
+def test_who_gave_up_on_an_event_loop_while_it_was_written_disturbs_nobody(
+    database: Database,
+) -> None:
+    async def leave() -> int:
+        gone = appender().submit_aio(use(), epoch=0, subjects=NOTHING)
+        kept = appender().submit_aio(use(), epoch=0, subjects=NOTHING)
+        gone.cancel()
+        return await kept
+
+    assert asyncio.run(leave()) in (0, 1)
+    assert appender().submit(use(), epoch=0, subjects=NOTHING).result() == head().size - 1
+    assert verify().ok
     connection.close()

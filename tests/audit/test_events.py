@@ -16,7 +16,7 @@ from tests.audit.helpers import ALICE, use
 def test_every_field_stands_in_the_body() -> None:
     event = use(reason="because", approvals=("a-1",), facts={"n": 1})
     assert entries.body(event, 7) == {
-        "v": 1,
+        "v": 2,
         "index": 7,
         "uuid": event.uuid,
         "at": event.at,
@@ -24,7 +24,13 @@ def test_every_field_stands_in_the_body() -> None:
         "method": "bearer",
         "door": "rest",
         "action": "encrypt",
-        "object": {"kind": "key", "id": event.object.id, "name": "wages", "version": 3},
+        "object": {
+            "kind": "key",
+            "id": event.object.id,
+            "name": "wages",
+            "version": 3,
+            "classification": "",
+        },
         "outcome": "success",
         "reason": "because",
         "source": "192.0.2.7",

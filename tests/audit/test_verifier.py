@@ -98,7 +98,7 @@ TAMPERED: dict[str, tuple[Tamper, int | None]] = {
     "an outcome edited with its hash": (edit(5, b'"success"', b'"denied!"'), 5),
     "the index edited with its hash": (edit(5, b'"index":5', b'"index":6'), 5),
     "a member added with its hash": (edit(5, b'"v":2}', b'"v":1,"w":1}'), 5),
-    "the form's version edited": (edit(5, b'"v":2}', b'"v":2}'), 5),
+    "the form's version edited": (edit(5, b'"v":2}', b'"v":3}'), 5),
     "white space added with its hash": (edit(5, b'"v":2}', b'"v":1 }'), 5),
     "a member twice": (edit(5, b'"v":2}', b'"v":1,"v":2}'), 5),
     "a number where a time belongs": (edit(5, b'"at":', b'"at":-9'), 5),
@@ -113,8 +113,8 @@ TAMPERED: dict[str, tuple[Tamper, int | None]] = {
         SIZE - 1,
     ),
     # The head's frontier tells in which subtree: 0..7 or 8..11.
-    "a fact edited with its hash in the first half": (edit(5, b'"facts":{}', b'"facts":[]'), 0),
-    "a fact edited with its hash in the second half": (edit(9, b'"facts":{}', b'"facts":[]'), 8),
+    "a fact edited with its hash in the first half": (edit(5, b'"facts":{}', b'"facts":{"a":1}'), 0),
+    "a fact edited with its hash in the second half": (edit(9, b'"facts":{}', b'"facts":{"a":1}'), 8),
     "two entries swapped": (swap(2, 11), 2),
     "an entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 4'), 4),
     "the first entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 0'), 0),
@@ -209,7 +209,8 @@ def test_a_sound_log_is_found_sound(database: Database, size: int) -> None:
 def test_the_walk_goes_page_by_page_and_tells_how_far_it_is(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifier, "CHUNK", 5)
+    monkeypatch.setattr(verifier, "STEP", 5)
+    monkeypatch.setattr(verifier.rows, "CHUNK", 5)
     write_many(SIZE)
     told: list[int] = []
     report = verify(progress=told.append)

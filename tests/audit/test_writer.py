@@ -7,6 +7,8 @@ import threading
 import pytest
 from django.db import connections, transaction
 
+from audit import entries
+from audit.events import Subject
 from audit.merkle import leaf_hash, root_of
 from audit.models import Change, Entry
 from audit.verifier import verify
@@ -111,3 +113,14 @@ def test_changes_from_many_threads_leave_no_gap_and_no_fork(database: Database) 
     assert sorted(indices) == list(range(60))
     assert epoch() == 30
     assert verify().ok
+
+
+@pytest.mark.parametrize("name", ["wages", "n\0ul", "é" * 300, "x" * 200, "x" * 201])
+def test_columns_are_what_the_verifier_makes_of_the_body(database: Database, name: str) -> None:
+    event = use(object=Subject("key", "k", name, None, "secret"), request_id=name)
+    write(event)
+    expected = dict(zip(entries.COLUMNS, entries.columns(entries.body(event, 0)), strict=True))
+    row = Entry.objects.values(*entries.COLUMNS).get()
+    assert str(row.pop("uuid")) == expected.pop("uuid")
+    assert row.pop("at") == entries.moment(expected.pop("at"))
+    assert row == expected

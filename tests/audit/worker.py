@@ -1,4 +1,4 @@
-"""A process that appends: `python -m tests.audit.worker appends NAME COUNT`, or `forks`.
+"""A process that appends: `python -m tests.audit.worker appends NAME COUNT`, `forks`, `killed ROUNDS`.
 
 It prints a line "uuid index" for each entry, once that entry is acknowledged and not before.
 """
@@ -6,8 +6,11 @@ It prints a line "uuid index" for each entry, once that entry is acknowledged an
 from __future__ import annotations
 
 import os
+import random
+import signal
 import sys
 import threading
+import time
 
 import django
 
@@ -51,9 +54,34 @@ def forks() -> None:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
+def killed(rounds: int, seed: int) -> None:
+    """Fork a process that appends, kill -9 it after some acknowledged entries; so many times."""
+    chance = random.Random(seed)
+    for number in range(rounds):
+        enough, reader, writer = chance.randrange(1, 60), *os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            os.dup2(writer, 1)
+            appends(f"round-{number}", 1_000_000)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as acknowledged:
+            lines = [acknowledged.readline() for _ in range(enough)]
+            # Anywhere between one acknowledgement and the next few commits.
+            time.sleep(chance.random() * 0.01)
+            os.kill(child, signal.SIGKILL)
+            lines += acknowledged.readlines()
+        os.waitpid(child, 0)
+        # A line that was being written when the kill came was acknowledged, but to nobody.
+        sys.stdout.write("".join(line.decode() for line in lines if line.endswith(b"\n")))
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
     django.setup()
     if sys.argv[1] == "appends":
         appends(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "killed":
+        killed(int(sys.argv[2]), int(sys.argv[3]))
     else:
         forks()

@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from audit.models import Entry
-from keys import operations
+from audit import exports
+from audit.models import Entry, Export
+from keys import operations, trail
 from keys.models import KeyStore
+from keys.services import operator
+from kms_console.management.commands import export_audit
 from tests.house import House
 
 
@@ -146,10 +150,73 @@ def test_a_file_is_its_owners_alone_and_never_written_over(
     call_command("export_audit", "-o", str(target))
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     lines = target.read_bytes().splitlines()
-    assert len(lines) == Entry.objects.count()
-    assert capsys.readouterr().err.strip() == f"{len(lines)} lines in {target}"
+    made, fetched = house.entries(action="export_audit")
+    assert len(lines) == made["index"] == made["facts"]["size"]
+    assert made["facts"]["export"] == fetched["facts"]["export"]
+    assert fetched["facts"]["from"] == 0
+    assert capsys.readouterr().err.strip() == f"{len(lines)} entries in {target}"
+    assert [one.name for one in target.parent.iterdir() if "trail" in one.name] == ["trail.jsonl"]
     with pytest.raises(CommandError, match="File exists"):
         call_command("export_audit", "-o", str(target))
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_file_that_broke_off_goes_on_where_it_was(
+    house: House,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+) -> None:
+    target, note = tmp_path / "trail", tmp_path / "trail.export"
+    whole_at = exports.content
+
+    def breaking(row: Any, start: int = 0) -> Iterator[bytes]:
+        yield b"".join(whole_at(row, start))[:3001]
+        raise BrokenPipeError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(exports, "content", breaking)
+        with pytest.raises(BrokenPipeError):
+            call_command("export_audit", "-o", str(target), "--format", format)
+    assert target.stat().st_size == 3001
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    with target.open("ab") as file:
+        file.truncate(2900)
+        file.write(b"\0" * 300)  # what a file system leaves after a loss of power
+    monkeypatch.setattr(export_audit, "AGAIN", 1000)
+    call_command("export_audit", "-o", str(target), "--resume")
+    row = Export.objects.get()
+    assert target.read_bytes() == b"".join(trail.export_content(operator(), row.id))
+    assert not note.exists()
+    assert house.entries(action="export_audit")[1]["facts"]["from"] == 0
+    with pytest.raises(CommandError, match="Is it finished"):
+        call_command("export_audit", "-o", str(target), "--resume")
+
+
+def test_what_can_not_be_exported_leaves_no_file(house: House, tmp_path: Path) -> None:
+    target = tmp_path / "evidence.zip"
+    with pytest.raises(CommandError, match="no signed checkpoint yet"):
+        call_command("export_audit", "-o", str(target), "--format", "evidence")
+    assert list(tmp_path.glob("evidence*")) == []
+    with pytest.raises(CommandError, match="-o FILE"):
+        call_command("export_audit", "--resume")
+
+
+def test_filters_by_classification_and_in_the_forms_of_a_siem(
+    house: House, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    operations.encrypt(house.billing, "invoices", b"x")
+    words = ("--classification", "internal", "--action", "encrypt")
+    (line,) = exported(capsysbinary, *words).splitlines()
+    assert json.loads(line)["object"]["classification"] == "internal"
+    (event,) = exported(capsysbinary, *words, "--format", "ocsf").splitlines()
+    assert json.loads(event)["class_uid"] in (6003, 3004)
+    (event,) = exported(capsysbinary, *words, "--format", "cef").splitlines()
+    assert event.startswith(b"CEF:0|")
+    assert (
+        exported(capsysbinary, "--classification", "patient-health", "--action", "encrypt") == b""
+    )
 
 
 @pytest.mark.parametrize("words", [["--since", "yesterday"], ["--format", "xml"]])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keys import administration, discovery
+from audit.search import Filters
+from keys import administration, discovery, trail
 from keys.models import Classification, Drift, Grant, Job, Principal
 from keys.services import operator
 from tests.house import House
@@ -39,6 +40,13 @@ def furnish(house: House) -> Furnished:
     grant = Grant.objects.get(principal=billing)
     job = Job.objects.filter(key=doomed, kind="destroy").get()
     cloud = _furnish_cloud(house)
+    saved = administration.save_filter(
+        house.olga, name="Refusals", query={"outcome": "denied"}, shared=True
+    )
+    exported = trail.create_export(house.udo, Filters(action="encrypt"), "csv")
+    hold = administration.place_hold(
+        house.olga, name="File 7", since="2020-01-01T00:00:00Z", reason="a case"
+    )
     otto = Principal.objects.get(name="Otto")
     udo = Principal.objects.get(name="Udo")
     application = f"/applications/{billing.id}"
@@ -66,6 +74,15 @@ def furnish(house: House) -> Furnished:
         "job": f"/jobs/{job.id}",
         "audit": "/audit",
         "audit-entry": "/audit/3",
+        "audit-export": "/audit/export?action=encrypt",
+        "audit-exports": "/audit/exports",
+        "audit-export-page": f"/audit/exports/{exported.id}",
+        "audit-filters": "/audit/filters",
+        "audit-filter-save": "/audit/filters/new?action=encrypt",
+        "audit-filter-delete": f"/audit/filters/{saved.id}/delete",
+        "proofs": "/proofs",
+        "hold-place": "/proofs/holds/new",
+        "hold-release": f"/proofs/holds/{hold.id}/release",
         "classifications": "/classifications",
         "classification-create": "/classifications/-/new",
         "classification": "/classifications/patient-health",
@@ -85,6 +102,7 @@ def furnish(house: House) -> Furnished:
         "officer-appoint": "/people/-/officer",
         "officer-dismiss": f"/people/{otto.id}/dismiss",
         "person-close": f"/people/{udo.id}/close",
+        "person-erase": f"/people/{udo.id}/erase",
         "account": "/account",
         "key-stores": "/key-stores",
         "key-store-create": "/key-stores/-/new?kind=remote",
@@ -138,7 +156,6 @@ def sent_to(furnished: Furnished) -> dict[str, str]:
     ceremony = furnished.addresses["ceremony"]
     return {
         "sign-out": "/sign-out",
-        "audit-export": "/audit/export",
         "audit-verify": "/audit/verify",
         "vote": furnished.addresses["approval"] + "/vote",
         "public-key": "/keys/signer/public-key",
@@ -154,6 +171,7 @@ def sent_to(furnished: Furnished) -> dict[str, str]:
 # Pages that change nothing by being looked at, and that every role may see.
 FOR_EVERYBODY = (
     "overview", "keys", "key", "approvals", "approval", "jobs", "job", "audit", "audit-entry",
+    "audit-filters", "proofs",
     "classifications", "classification", "applications", "application", "people", "account",
     "key-stores", "ceremony", "ceremony-minutes", "key-store", "listing", "drift",
 )  # fmt: skip

@@ -84,8 +84,10 @@ READING = {
         "overview", "keys", "key", "key-create", "approvals", "jobs", "audit", "audit-entry",
         "applications", "people", "grant-create", "key-import", "import-parameters",
         "import-material", "ceremony-open", "ceremony", "ceremony-minutes", "version-export",
-        "key-store", "listing", "listing-adopt", "drift",
+        "key-store", "listing", "listing-adopt", "drift", "audit-filters", "audit-filter-save",
+        "proofs",
     ),
+    "udo": ("audit", "audit-entry", "audit-export", "audit-exports", "audit-export-page"),
     "ada": ("officer-appoint", "credential-issue", "key-stores", "classification"),
 }  # fmt: skip
 REFERENCES = [

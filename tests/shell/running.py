@@ -20,7 +20,7 @@ from kms_console.supervisor.probe import Readiness, readiness
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 # What `up` itself allows for a start, and more: a bound against hanging, not a measure of speed.
 PATIENCE = 300.0
-PARTS = ["broker", "worker", "beat", "web"]
+PARTS = ["broker", "worker", "beat", "web", "signer", "trail"]
 READY = "KMS Console is ready"
 
 

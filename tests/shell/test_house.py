@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,27 @@ def test_ps_tells_processes_apart_too() -> None:
     assert own == processes._ps_identity(os.getpid())
     assert own != processes._ps_identity(os.getppid())
     assert processes._ps_identity(2**22 + 1) is None
+
+
+def test_a_stop_order_counts_more_than_the_order_of_the_start(
+    folder: DataFolder, said: list[str]
+) -> None:
+    house = House(folder, StopSignals(), said.append, QUICK, stop_order=["one", "three"])
+    try:
+        for name in ("one", "two", "three", "four"):
+            house.start(part(name, WAITS))
+        assert house.stop()
+        assert [line.split()[1] for line in said] == ["four", "two", "one", "three"]
+    finally:
+        for child in house.children:
+            child.kill()
+
+
+def test_what_is_not_vital_is_started_again_however_often_it_dies(
+    house: House, said: list[str]
+) -> None:
+    dying = replace(part("signer", "import sys; sys.exit(1)"), vital=False)
+    house.start(dying)
+    while len([line for line in said if "starting it again in" in line]) < QUICK.failures + 2:
+        house._tick()
+    assert house.stop()

@@ -25,6 +25,8 @@ from tests.shell.running import (
     up_environment,
 )
 
+STOPPED = ["web", "beat", "worker", "trail", "signer", "broker"]
+
 
 def refused(*options: str) -> str:
     """Run `up` where it refuses, and return the one line that it says."""
@@ -92,7 +94,7 @@ def test_it_starts_stops_in_order_restarts_and_keeps_its_data(tmp_path: Path) ->
         assert all(os.getpgid(pid) == pid for pid in pids.values()), "each in a group of its own"
         first.signal(signal.SIGINT)
         assert first.wait_for_end() == 0, first.output
-        assert first.stopped() == ["web", "beat", "worker", "broker"]
+        assert first.stopped() == STOPPED
         assert first.pids() == {}
         assert all(processes.identity(pid) is None for pid in pids.values())
         assert "Traceback" not in first.output
@@ -115,7 +117,7 @@ def test_it_starts_stops_in_order_restarts_and_keeps_its_data(tmp_path: Path) ->
         with running_up(data, port) as third:
             third.wait_for_line(READY)
             ended = [line for line in third.lines if line.startswith("Ending ")]
-            assert [line.split()[1] for line in ended] == ["web", "beat", "worker", "broker"]
+            assert [line.split()[1] for line in ended] == STOPPED
             assert all(processes.identity(pid) is None for pid in left.values())
             worker = third.pids()["worker"]
             os.kill(worker, signal.SIGKILL)
@@ -123,7 +125,7 @@ def test_it_starts_stops_in_order_restarts_and_keeps_its_data(tmp_path: Path) ->
             wait_until_other(data / "run" / "worker.pid", worker)
             third.signal(signal.SIGTERM)
             assert third.wait_for_end() == 0, third.output
-            assert third.stopped() == ["web", "beat", "worker", "broker"]
+            assert third.stopped() == STOPPED
     assert {file: file.read_bytes() for file in secrets} == secrets
     assert marks(data) == [("a mark",)]
 

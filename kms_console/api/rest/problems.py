@@ -61,6 +61,12 @@ class Throttled(KeyServiceError):
     code, title = "throttled", "Too many requests"
 
 
+class RangeNotSatisfiable(KeyServiceError):
+    """The download has no such part; Content-Range tells how long it is."""
+
+    code, title = "range_not_satisfiable", "The download has no such part"
+
+
 class Internal(KeyServiceError):
     """Something went wrong here; the log of the service says what, under the request's id."""
 
@@ -105,6 +111,7 @@ TABLE: dict[type[KeyServiceError], Answer] = {
     TimedOut: Answer(408, {"Connection": "close"}),
     Forged: Answer(403, {}),
     Throttled: Answer(429, _LATER),
+    RangeNotSatisfiable: Answer(416, {}),
     Internal: Answer(500, {}),
 }
 

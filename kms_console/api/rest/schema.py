@@ -37,6 +37,10 @@ PATHS = {
     "job": "The job's id.",
     "listing": "The listing's id.",
     "drift": "The difference's id.",
+    "export": "The export's id.",
+    "archive": "The index of the bundle's first entry.",
+    "hold": "The legal hold's id.",
+    "filter": "The saved filter's id.",
     "index": "The entry's index in the log.",
     "code": "The problem's code.",
 }

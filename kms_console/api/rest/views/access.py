@@ -258,6 +258,22 @@ class DeactivatePerson(Door):
         return Response(shown.principal(row, caller))
 
 
+class ErasePerson(Door):
+    @operation(
+        "erase_person",
+        "Erase the data of a person whose account is closed, for good",
+        tag="people",
+        body=Why,
+        answers={200: shapes.Principal},
+        waits=True,
+    )
+    def post(self, request: Request, person: str) -> Response:
+        caller, values = caller_of(request), given(read(request, Why))
+        found = _of_kind(caller, person, Kind.PERSON)
+        row = administration.erase_person(caller, str(found.id), **values)
+        return Response(shown.principal(row, caller))
+
+
 def _principals(request: Request, kind: Kind) -> Response:
     wanted, caller = asked(request, Paged), caller_of(request)
     page = queries.list_principals(caller, kind, after=wanted.after, limit=wanted.limit)

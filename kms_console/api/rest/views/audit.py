@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from django.http import HttpResponseBase, StreamingHttpResponse
 from msgspec import Meta
@@ -14,6 +14,7 @@ from keys import trail
 from kms_console.api.rest import shapes, shown
 from kms_console.api.rest.codecs.strict import given
 from kms_console.api.rest.schema import operation, page_of
+from kms_console.api.rest.shown_audit import ExportFormat
 from kms_console.api.rest.views.base import Asked, Door, Limit, Nothing, asked, caller_of
 from kms_console.api.rest.views.versions import whole
 
@@ -44,7 +45,6 @@ _BODY = {
     "facts": {"context": ["tenant"]},
 }
 _ENTRY = {"index": 41, "time": "2027-01-01T09:30:00Z", "leaf_hash": "5d…", "body": _BODY}
-MEDIA_TYPES = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
 
 
 class AuditFilters(Asked):
@@ -56,6 +56,7 @@ class AuditFilters(Asked):
     action: str = ""
     object_kind: str = ""
     object: str = ""
+    classification: str = ""
     outcome: str = ""
     door: str = ""
     request_id: str = ""
@@ -70,9 +71,9 @@ class AuditQuery(AuditFilters):
 
 
 class ExportQuery(AuditFilters):
-    """`jsonl` holds every byte as hashed: the evidence. `csv` is for reading."""
+    """`jsonl` and `evidence` hold every byte as hashed. The others are for reading."""
 
-    format: Literal["jsonl", "csv"] = "jsonl"
+    format: ExportFormat = "jsonl"
 
 
 class Entries(Door):
@@ -87,7 +88,7 @@ class Entries(Door):
     def get(self, request: Request) -> Response:
         wanted, caller = asked(request, AuditQuery), caller_of(request)
         before = int(wanted.after) if wanted.after else None
-        rows = trail.search_audit(caller, _filters(wanted), before=before, limit=wanted.limit + 1)
+        rows = trail.search_audit(caller, filters_of(wanted), before=before, limit=wanted.limit + 1)
         shown_rows = rows[: wanted.limit]
         more = str(shown_rows[-1].index) if len(rows) > wanted.limit else None
         return Response({"items": [shown.entry(r, caller) for r in shown_rows], "next": more})
@@ -112,13 +113,15 @@ class Export(Door):
         "Export the audit trail",
         tag="audit",
         query=ExportQuery,
-        answers={200: "JSON Lines or CSV, oldest first, as a stream."},
+        description="In one go; `audit/exports` makes one that can be taken up again.",
+        answers={200: "The entries in that format, oldest first, as a stream."},
     )
     def get(self, request: Request) -> HttpResponseBase:
         wanted = asked(request, ExportQuery)
-        lines = trail.export_audit(caller_of(request), _filters(wanted), wanted.format)
-        answer = StreamingHttpResponse(lines, content_type=MEDIA_TYPES[wanted.format])
-        answer["Content-Disposition"] = f'attachment; filename="audit.{wanted.format}"'
+        lines = trail.export_audit(caller_of(request), filters_of(wanted), wanted.format)
+        format = trail.FORMATS[wanted.format]
+        answer = StreamingHttpResponse(lines, content_type=format.media_type)
+        answer["Content-Disposition"] = f'attachment; filename="audit.{format.suffix}"'
         return answer
 
 
@@ -142,6 +145,6 @@ class Verify(Door):
         return Response(shown.verification(trail.verify_audit(caller_of(request))))
 
 
-def _filters(wanted: AuditFilters) -> Filters:
+def filters_of(wanted: AuditFilters) -> Filters:
     values: dict[str, Any] = given(wanted, "after", "limit", "format", "object")
     return Filters(**values, object_id=wanted.object)

@@ -1,0 +1,17 @@
+"""Why an export can't be made, or not again."""
+
+from __future__ import annotations
+
+from audit.errors import AuditError
+
+
+class EntriesMissing(AuditError):
+    """Entries that the export needs are not in the database: archived and dropped, or lost."""
+
+
+class NoCheckpoint(AuditError):
+    """Evidence rests on a signed checkpoint, and there is none yet."""
+
+
+class Outdated(AuditError):
+    """The export's bytes can't be made again; a new export can."""
