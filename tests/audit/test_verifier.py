@@ -113,8 +113,14 @@ TAMPERED: dict[str, tuple[Tamper, int | None]] = {
         SIZE - 1,
     ),
     # The head's frontier tells in which subtree: 0..7 or 8..11.
-    "a fact edited with its hash in the first half": (edit(5, b'"facts":{}', b'"facts":{"a":1}'), 0),
-    "a fact edited with its hash in the second half": (edit(9, b'"facts":{}', b'"facts":{"a":1}'), 8),
+    "a fact edited with its hash in the first half": (
+        edit(5, b'"facts":{}', b'"facts":{"a":1}'),
+        0,
+    ),
+    "a fact edited with its hash in the second half": (
+        edit(9, b'"facts":{}', b'"facts":{"a":1}'),
+        8,
+    ),
     "two entries swapped": (swap(2, 11), 2),
     "an entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 4'), 4),
     "the first entry deleted": (sql('DELETE FROM audit_entry WHERE "index" = 0'), 0),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from django.core.management import get_commands
 
-from audit.verifier import _MEMBERS
+from audit.evidence.verify import MEMBERS
 from keys.actions import GRANTABLE, Action
 from keys.callers import Door, Method
 from keys.errors import KeyServiceError
@@ -69,7 +69,7 @@ def test_the_table_of_errors_has_their_codes_and_statuses() -> None:
 def test_the_table_of_an_entry_has_every_member() -> None:
     rows = table(AUDITORS, "## What an entry says")
     members = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert members == set(_MEMBERS)
+    assert members == set(MEMBERS)
     words = {name: set(re.findall(r"`(\w+)`", meaning)) for (name, meaning) in rows}
     assert words["`door`"] == {door.value for door in Door}
     assert words["`method`"] == {method.value for method in Method}

@@ -27,8 +27,8 @@ def test_every_proof_of_every_entry_comes_to_the_root(size: int) -> None:
         assert drawing.boxes[0].hash == root.hex()
         for box in drawing.boxes:
             assert root_of(LEAVES[box.start : box.end]).hex() == box.hash
-            assert 0 <= box.x and box.x + drawing.box <= drawing.width
-            assert 0 <= box.y and box.y + drawing.high <= drawing.height
+            assert box.x >= 0 and box.x + drawing.box <= drawing.width
+            assert box.y >= 0 and box.y + drawing.high <= drawing.height
         leaves = [box for box in drawing.boxes if box.kind == "leaf"]
         assert [(box.start, box.end) for box in leaves] == [(index, index + 1)]
 
@@ -56,5 +56,5 @@ def test_ten_million_entries_make_a_drawing_of_24_levels_that_fits_a_phone() -> 
     drawing = proof_tree.draw(1_234_567, size, LEAVES[0], hashes, b"r" * 32)
     assert len(drawing.steps) == 24
     # Rows don't touch, and the widest text that a box has, ("Entries 1,234,567 to 9,999,999"), fits.
-    assert proof_tree.ROW > drawing.high
+    assert drawing.high < proof_tree.ROW
     assert max(len(box.covers) for box in drawing.boxes) * 6 < drawing.box + 30

@@ -111,9 +111,7 @@ urlpatterns = [
     path("audit/export", audit.Export.as_view(), name="export"),
     path("audit/exports", exports.Exports.as_view(), name="audit-exports"),
     path("audit/exports/<export>", exports.OneExport.as_view(), name="audit-export"),
-    path(
-        "audit/exports/<export>/content", exports.Content.as_view(), name="audit-export-content"
-    ),
+    path("audit/exports/<export>/content", exports.Content.as_view(), name="audit-export-content"),
     path("audit/checkpoint", exports.Checkpoint.as_view(), name="checkpoint"),
     path("audit/consistency", exports.Consistency.as_view(), name="consistency"),
     path("audit/<index>/proof", exports.EntryProof.as_view(), name="entry-proof"),
@@ -126,9 +124,7 @@ urlpatterns = [
     ),
     path("audit/holds", retention.Holds.as_view(), name="audit-holds"),
     path("audit/holds/<hold>", retention.OneHold.as_view(), name="audit-hold"),
-    path(
-        "audit/holds/<hold>/release", retention.ReleaseHold.as_view(), name="audit-hold-release"
-    ),
+    path("audit/holds/<hold>/release", retention.ReleaseHold.as_view(), name="audit-hold-release"),
     path("audit/filters", filters.Filters.as_view(), name="audit-filters"),
     path("audit/filters/<filter>", filters.OneFilter.as_view(), name="filter"),
     path("audit/filters/<filter>/delete", filters.DeleteFilter.as_view(), name="filter-delete"),
