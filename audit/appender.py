@@ -19,10 +19,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import Error as DatabaseError
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from audit import direct, guard, store
+from audit import direct, guard, outages, store
 from audit.errors import AuditError, LogRolledBack, LogWriteFailed, QueueFull, Superseded
 from audit.events import Event
 from audit.store import LogHead
@@ -40,6 +41,8 @@ CHANGES_LIMIT = 10_000
 # batches are tried once each, so that their waiters hear soon, until one succeeds.
 PATIENCE_SECONDS = 4.0
 PAUSE_SECONDS = 0.05
+# How long event loops may take over hearing of one commit before the next batch is taken.
+HEAR_SECONDS = 0.001
 
 
 # What a waiter is told: the index of its first entry, or why there is none.
@@ -68,6 +71,16 @@ class _Result:
     news: _News
     answers: list[tuple[_Item, Answer]]
     head: LogHead
+
+
+@dataclass(slots=True)
+class _Hearing:
+    """How many event loops have not yet let those run whom a commit released."""
+
+    loops: int = 0
+
+
+_NOBODY = _Hearing()
 
 
 class _News:
@@ -111,6 +124,8 @@ class Appender:
         self._queue: deque[_Item] = deque()
         self._waiting = 0  # events in the queue
         self._wake = threading.Condition()
+        self._asleep = False  # until something is queued
+        self._hearing = _NOBODY
         self._closing = False
         self._reached = True
         self._seen: int | None = None
@@ -147,7 +162,8 @@ class Appender:
                 raise QueueFull(f"{self._limit} entries wait for the log")
             self._queue.append(item)
             self._waiting += len(item.events)
-            if len(self._queue) == 1:
+            if self._asleep:
+                self._asleep = False
                 self._wake.notify()
         return item.future
 
@@ -189,9 +205,11 @@ class Appender:
         batch: list[_Item] = []
         while not batch:
             with self._wake:
+                self._let_hear()
                 while not self._queue:
                     if self._closing:
                         return []
+                    self._asleep = True
                     self._wake.wait()
                 taken, count = [], 0
                 while self._queue and count < BATCH_LIMIT:
@@ -202,6 +220,16 @@ class Appender:
             # From here on a waiter can't cancel; one that did so before is not recorded.
             batch = [item for item in taken if item.begin()]
         return batch
+
+    def _let_hear(self) -> None:
+        """Let the loops just woken run what waited there: mostly it comes back with the next entry.
+
+        Half a batch now and half a batch then would cost two commits, and the two threads would
+        fight for the interpreter meanwhile. Called under the lock.
+        """
+        hearing, self._hearing = self._hearing, _NOBODY
+        if hearing.loops:
+            self._wake.wait_for(lambda: not hearing.loops, HEAR_SECONDS)
 
     def _commit(self, batch: Sequence[_Item], unsure: bool = False) -> None:
         """Make `batch` durable and release its waiters.
@@ -218,7 +246,10 @@ class Appender:
             except LogRolledBack as error:
                 self._fail(batch, error)
                 return
-            except (OperationalError, InterfaceError) as error:
+            except DatabaseError as error:
+                if not outages.is_outage(error, connections[self._using]):
+                    self._commit_singly(batch, unsure, error)
+                    return
                 unsure = True
                 self._disconnect()
                 if time.monotonic() >= deadline:
@@ -294,7 +325,7 @@ class Appender:
     def _release(self, result: _Result) -> None:
         guard.note(result.head.size, result.head.root, self._using)
         self._tell(result.news)
-        _answer(result.answers)
+        self._answer(result.answers)
 
     def _tell(self, news: _News) -> None:
         """Call the callbacks where the epoch is not the one we last saw."""
@@ -312,7 +343,32 @@ class Appender:
             self._seen = news.epoch
 
     def _fail(self, batch: Sequence[_Item], error: AuditError) -> None:
-        _answer([(item, error) for item in batch])
+        self._answer([(item, error) for item in batch])
+
+    def _answer(self, answers: Sequence[tuple[_Item, Answer]]) -> None:
+        """Release waiters. Waking an event loop costs a system call, so each is woken once."""
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[_Item, Answer]]] = {}
+        for item, answer in answers:
+            if item.loop is None:
+                _settle(item.future, answer)
+            else:
+                loops.setdefault(item.loop, []).append((item, answer))
+        if not loops:
+            return
+        hearing = self._hearing = _Hearing(len(loops))
+
+        def heard() -> None:
+            with self._wake:
+                hearing.loops -= 1
+                if not hearing.loops:
+                    self._wake.notify()
+
+        for loop, theirs in loops.items():
+            try:
+                loop.call_soon_threadsafe(_settle_all, theirs, heard)
+            except RuntimeError:
+                log.debug("An event loop ended before its entries were written.")
+                heard()
 
     def _disconnect(self) -> None:
         """Drop the connection; the next use opens a new one."""
@@ -324,24 +380,11 @@ class Appender:
             connection.connection = None
 
 
-def _answer(answers: Sequence[tuple[_Item, Answer]]) -> None:
-    """Release waiters. Waking an event loop costs a system call, so each is woken once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Item, Answer]]] = {}
-    for item, answer in answers:
-        if item.loop is None:
-            _settle(item.future, answer)
-        else:
-            loops.setdefault(item.loop, []).append((item, answer))
-    for loop, theirs in loops.items():
-        try:
-            loop.call_soon_threadsafe(_settle_all, theirs)
-        except RuntimeError:
-            log.debug("An event loop ended before its entries were written.")
-
-
-def _settle_all(answers: Sequence[tuple[_Item, Answer]]) -> None:
+def _settle_all(answers: Sequence[tuple[_Item, Answer]], heard: Callable[[], None]) -> None:
     for item, answer in answers:
         _settle(item.future, answer)
+    # Runs after those who waited, since a loop's callbacks run in their order.
+    asyncio.get_running_loop().call_soon(heard)
 
 
 def _settle(future: Future[int] | asyncio.Future[int], answer: Answer) -> None:

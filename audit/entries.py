@@ -59,7 +59,7 @@ def body(event: Event, index: int) -> dict[str, Any]:
             "version": subject.version,
             "classification": subject.classification,
         },
-        "outcome": event.outcome.value,
+        "outcome": event.outcome._value_,  # what .value returns, at a fifth of its time
         "reason": event.reason,
         "source": event.source,
         "request_id": event.request_id,

@@ -38,6 +38,10 @@ class PlaceMissing(PlaceError):
     """Nothing of that name is at the place."""
 
 
+class PlaceOverfull(PlaceError):
+    """A place takes less at once than it was given. Less may help; the same again won't."""
+
+
 class PlaceUnavailable(AuditError):
     """A place outside did not answer as it should. Trying again may help.
 
@@ -50,7 +54,7 @@ class PlaceUnavailable(AuditError):
 
 
 class StreamError(AuditError):
-    """A stream's address in the configuration can't be used."""
+    """A stream's address can't be used, or what it should send is not in the log as it was written."""
 
 
 class NoteError(AuditError):
@@ -63,6 +67,10 @@ class SignerError(AuditError):
 
 class WitnessError(AuditError):
     """A witness gave no cosignature; the message is a sentence without its address."""
+
+
+class TilesMissing(AuditError):
+    """More of the tree has no tiles yet than is hashed at once: the keeper (`manage.py trail`) builds them."""
 
 
 class UnclearSearch(AuditError):

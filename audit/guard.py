@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 
 from django.db import DatabaseError, connections
 
-from audit import memories, proofs, store
-from audit.errors import LogRolledBack
+from audit import memories, store
+from audit.errors import LogRolledBack, TilesMissing
 from audit.memories import Memory
-from audit.models import Entry
+from audit.models import Checkpoint, Entry
+from audit.proven import Proven
 from audit.store import LogHead
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ CHECK_SECONDS = 10.0
 # entries this process looks for it.
 ACCEPTANCE = "accept_log"
 ACCEPTANCE_LIMIT = 10_000
+# From so many entries on a log without any memory is worth a complaint, signed or not.
+SMALL = 1000
+# The last look is late after so many rounds that were missed.
+LATE = 6
 UNTIL_SETTLED = "It takes no entries until this is settled."
 
 
@@ -52,8 +57,13 @@ class _State:
     mark: _Mark | None = None
     refusal: str = ""
     complaint: str = ""
+    since: float = field(default_factory=time.monotonic)
     looked: float | None = None  # time.monotonic() of the last look that came to an end
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    tries: int = 0  # looks that ended, in whatever way
+    signers: Memory | None = None  # what the signer remembered when it was last asked
+    proven: Proven = field(default_factory=Proven)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # one looks
+    marking: threading.Lock = field(default_factory=threading.Lock)  # around `mark`
 
 
 _lock = threading.Lock()
@@ -71,10 +81,27 @@ def _state(using: str) -> _State:
 def ready(using: str = "default") -> None:
     """See to it that this process has compared the log with what is remembered; outside transactions.
 
-    The first call looks, which may ask witnesses; a thread does so from then on.
+    The first call looks, which may ask witnesses; a thread does so from then on. Who calls meanwhile
+    waits for that look, and makes none of its own.
     """
-    if _state(using).looked is None:
-        look(using)
+    state = _state(using)
+    if state.looked is not None:
+        return
+    tries = state.tries
+    with state.lock:
+        if state.looked is None and state.tries == tries:
+            _look(state, using)
+    _start()
+
+
+def recall(using: str = "default") -> None:
+    """Read the signer's own memory, a small file, where nothing was compared yet.
+
+    For a caller that begins with a transaction, before it takes the head.
+    """
+    state = _state(using)
+    if state.looked is None and state.signers is None:
+        state.signers = memories.signers()
 
 
 def start(using: str = "default") -> None:
@@ -88,49 +115,81 @@ def look(using: str = "default") -> None:
     """Compare the log with every memory now. What can't be read is told by `complaint`."""
     state = _state(using)
     with state.lock:
-        mark = state.mark
-        # Memories before the head: whoever signs meanwhile signs what is committed then.
-        known, complaint = memories.all_read()
-        try:
-            refusal = _compared(known, mark, state, using)
-        except DatabaseError as error:
-            log.info("The log can't be compared with its memories: %s", type(error).__name__)
-            return
-        if refusal != state.refusal:
-            told = refusal or "The log is again what it was remembered to be."
-            log.log(logging.ERROR if refusal else logging.WARNING, "%s", told)
-        state.refusal, state.complaint = refusal, complaint
-        state.looked = time.monotonic()
+        _look(state, using)
     _start()
 
 
-def _compared(known: list[Memory], mark: _Mark | None, state: _State, using: str) -> str:
-    if not known and mark is None:
-        return ""
-    head = store.read_head(connections[using])
-    for memory in known:
-        if said := _difference(head, memory.size, memory.root, memory.who, using):
-            return said
-    if mark is None:
-        return ""
-    said = _difference(head, mark.size, mark.root, "one of its processes", using)
-    if said and _accepted_since(mark, head, using):
-        state.mark = None
-        return ""
-    return said
-
-
-def _difference(head: LogHead, size: int, root: bytes, who: str, using: str) -> str:
-    """Return in a sentence how the log is not what `who` remembers of it, or ""."""
-    if head.size < size:
-        return f"The log has {head.size} entries; {who} remembers {size}. {UNTIL_SETTLED}"
+def _look(state: _State, using: str) -> None:
+    """Do that, under the state's lock."""
     try:
-        now = head.root if head.size == size else proofs.root_at(size, using)
+        mark = state.mark
+        # Memories before the head: whoever signs meanwhile signs what is committed then.
+        known, silent = memories.all_read()
+        state.signers = next((one for one in known if one.who == memories.SIGNER), None)
+        head = store.read_head(connections[using])
+        refusal, unproved = _compared(head, known, mark, state, using)
+        complaint = " ".join(filter(None, [silent or _unremembered(head, known, using), unproved]))
+    except DatabaseError as error:
+        log.info("The log can't be compared with its memories: %s", type(error).__name__)
+        return
+    finally:
+        state.tries += 1
+    if refusal != state.refusal:
+        told = refusal or "The log is again what it was remembered to be."
+        log.log(logging.ERROR if refusal else logging.WARNING, "%s", told)
+    state.refusal, state.complaint = refusal, complaint
+    state.looked = time.monotonic()
+
+
+def _unremembered(head: LogHead, known: list[Memory], using: str) -> str:
+    """Say so where nobody remembers a log that somebody should; a fresh house needs no memory yet."""
+    if known or (head.size <= SMALL and not Checkpoint.objects.using(using).exists()):
+        return ""
+    return "No memory of the log is here: set KMS_AUDIT_MEMORIES to where its checkpoints are."
+
+
+def _compared(
+    head: LogHead, known: list[Memory], mark: _Mark | None, state: _State, using: str
+) -> tuple[str, str]:
+    """Return in sentences why the log is refused, and what could not be found out."""
+    unproved = ""
+    for memory in known:
+        said, more = _difference(head, memory.size, memory.root, memory.who, state, using)
+        if said:
+            return said, ""
+        unproved = unproved or more
+    if mark is None:
+        return "", unproved
+    said, more = _difference(head, mark.size, mark.root, PROCESS, state, using)
+    if said and _accepted_since(mark, head, using):
+        with state.marking:
+            if state.mark == mark:  # no newer one, of what was written since
+                state.mark = None
+        return "", unproved
+    return said, unproved or more
+
+
+PROCESS = "one of its processes"
+
+
+def _difference(
+    head: LogHead, size: int, root: bytes, who: str, state: _State, using: str
+) -> tuple[str, str]:
+    """Return in a sentence how the log is not what `who` remembers of it, or why nobody can tell."""
+    if head.size < size:
+        return f"The log has {head.size} entries; {who} remembers {size}. {UNTIL_SETTLED}", ""
+    try:
+        same = state.proven.continues(head, size, root, using)
     except ValueError:
-        return f"Of the {size} entries that {who} remembers some are missing. {UNTIL_SETTLED}"
-    if now != root:
-        return f"The first {size} entries are not those that {who} remembers. {UNTIL_SETTLED}"
-    return ""
+        return f"Of the {size} entries that {who} remembers some are missing. {UNTIL_SETTLED}", ""
+    except TilesMissing:
+        return "", (
+            "Too much of the log's tree is not built yet to compare it with what is remembered:"
+            " start `manage.py trail`."
+        )
+    if not same:
+        return f"The first {size} entries are not those that {who} remembers. {UNTIL_SETTLED}", ""
+    return "", ""
 
 
 def _accepted_since(mark: _Mark, head: LogHead, using: str) -> bool:
@@ -142,29 +201,29 @@ def _accepted_since(mark: _Mark, head: LogHead, using: str) -> bool:
 
 def check(head: LogHead, using: str = "default") -> None:
     """Raise LogRolledBack unless an entry may be appended after `head`, which the caller holds."""
-    if getattr(_letting, "through", False):
+    if letting():
         return
     state = _state(using)
     if state.refusal:
         raise LogRolledBack(state.refusal)
     if state.looked is None:
-        _check_files(head)
+        _check_recalled(head, state.signers)
     mark = state.mark
     if mark is None or head.size > mark.size or (head.size, head.root) == (mark.size, mark.root):
         return
-    state.refusal = _difference(head, mark.size, mark.root, "one of its processes", using)
+    # Not a larger log, so nothing is to be proved here, while everybody waits for the head.
+    state.refusal, _ = _difference(head, mark.size, mark.root, PROCESS, state, using)
     if state.refusal:
         log.error("%s", state.refusal)
         _start()
         raise LogRolledBack(state.refusal)
 
 
-def _check_files(head: LogHead) -> None:
-    """Compare with the signer's own memory, a small file: all that may be read in a transaction.
+def _check_recalled(head: LogHead, memory: Memory | None) -> None:
+    """Compare with what `recall` read: all that can be asked in a transaction.
 
-    For a caller that begins with a transaction; the thread's first look is on its way.
+    For a caller that begins with one; the thread's first look is on its way.
     """
-    memory = memories.signers()
     _start()
     if memory is not None and (
         memory.size > head.size or (memory.size == head.size and memory.root != head.root)
@@ -175,8 +234,9 @@ def _check_files(head: LogHead) -> None:
 def note(size: int, root: bytes, using: str = "default") -> None:
     """Remember a committed log; call it only once it is committed."""
     state = _state(using)
-    if state.mark is None or size > state.mark.size:
-        state.mark = _Mark(size, root, time.time_ns() // 1000)
+    with state.marking:
+        if state.mark is None or size > state.mark.size:
+            state.mark = _Mark(size, root, time.time_ns() // 1000)
 
 
 def refusal(using: str = "default") -> str:
@@ -186,7 +246,13 @@ def refusal(using: str = "default") -> str:
 
 def complaint(using: str = "default") -> str:
     """Return in a sentence which memories can't be read, or "". It does not stop the house."""
-    return _state(using).complaint
+    state = _state(using)
+    now, late = time.monotonic(), LATE * CHECK_SECONDS
+    if state.looked is None and now - state.since > late:
+        return "The log was not compared with its memories since this process began."
+    if state.looked is not None and now - state.looked > late:
+        return f"The log was last compared with its memories {now - state.looked:.0f} seconds ago."
+    return state.complaint
 
 
 def trouble(using: str = "default") -> str:
@@ -213,10 +279,15 @@ def accepting() -> Iterator[None]:
         _letting.through = False
 
 
+def letting() -> bool:
+    """Tell whether this thread is going on with a log that was put back."""
+    return getattr(_letting, "through", False)
+
+
 def begin_again(using: str = "default") -> None:
     """Forget this process's own mark, once an operator has accepted the log as it is, and look."""
     state = _state(using)
-    with state.lock:
+    with state.lock, state.marking:
         state.mark = None
     look(using)
 
@@ -253,7 +324,7 @@ def _after_fork() -> None:
     global _lock, _thread
     _lock, _thread = threading.Lock(), None
     for state in _states.values():
-        state.lock = threading.Lock()
+        state.lock, state.marking = threading.Lock(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

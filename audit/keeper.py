@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from django.db import Error, InterfaceError, close_old_connections, connections
 
-from audit import index, streams, tiles
+from audit import exports, index, streams, tiles
 from audit.store import read_head
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 # How long it rests where there is nothing to do, and where the database can't be reached.
 REST_SECONDS = 1.0
 OUTAGE_SECONDS = 5.0
+TIDY_SECONDS = 3600.0
 # Done in one go, so that neither waits long for the other.
 TILES = 256
 BLOCKS = 16
@@ -51,10 +53,13 @@ def run(stop: threading.Event, using: str = "default") -> None:
 
 
 def _build_until(stop: threading.Event, using: str) -> None:
-    reached = True
+    reached, tidied = True, float("-inf")
     while not stop.is_set():
         try:
             busy = work(using)
+            if not busy and time.monotonic() - tidied > TIDY_SECONDS:
+                exports.forget_old(using)
+                tidied = time.monotonic()
         except (Error, InterfaceError) as error:
             if reached:
                 log.error("The audit trail's index waits: %s", type(error).__name__)
@@ -82,6 +87,8 @@ def _disconnect(using: str) -> None:
 
 def trouble(using: str = "default") -> str:
     """Return in a sentence what keeps this from being current, or "". Raises django.db.Error."""
+    if fault := index.fault(using):
+        return fault
     size = read_head(connections[using]).size
     covered = index.indexed(using)
     waiting = size - covered

@@ -10,10 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
+import json
+import os
 import re
 import ssl
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +27,8 @@ from django.conf import settings
 
 CHECKPOINT = "checkpoint"
 NOTE_LIMIT = 256 * 1024
-ASK_SECONDS = 3.0
+ASK_SECONDS = 3.0  # without a byte
+DEADLINE_SECONDS = 5.0  # for all of them together, however slowly they answer
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -50,20 +57,19 @@ def signers() -> Memory | None:
 def all_read() -> tuple[list[Memory], str]:
     """Return every memory that answers, and in a sentence how many don't ("" of none).
 
-    Asks witnesses, each for at most a few seconds: not for use inside a transaction. What somebody
+    Asks all of them at once, for a few seconds: not for use inside a transaction. What somebody
     remembers of a log that the signer has begun again since is left out.
     """
+    asked = [_ask(SIGNER, _signers)]
+    asked += [_ask(place, partial(_elsewhere, place)) for place in settings.AUDIT_MEMORIES]
+    wait(asked, DEADLINE_SECONDS)
     found, silent = [], 0
-    sources: list[Callable[[], Memory | None]] = [_signers]
-    sources += [lambda place=place: _elsewhere(place) for place in settings.AUDIT_MEMORIES]  # type: ignore[misc]
-    for source in sources:
-        try:
-            memory = source()
-        except Unreadable:
+    for answer in asked:
+        if not answer.done() or answer.exception() is not None:
             silent += 1
-        else:
-            found.extend([memory] if memory is not None else [])
-    said = f"{silent} of {len(sources)} memories of the log can't be read." if silent else ""
+        elif (memory := answer.result()) is not None:
+            found.append(memory)
+    said = f"{silent} of {len(asked)} memories of the log can't be read." if silent else ""
     return [one for one in found if not _begun_again(one, found)], said
 
 
@@ -86,6 +92,37 @@ def _generation(origin: str, signer: str) -> int:
 
 
 SIGNER = "its signer"
+_asking: dict[str, Future[Memory | None]] = {}
+_lock = threading.Lock()
+
+
+def _ask(place: str, read: Callable[[], Memory | None]) -> Future[Memory | None]:
+    """Have a thread read a memory; one that still hangs is not asked again."""
+    place = f"{settings.SIGNER_FOLDER}\n{place}"
+    with _lock:
+        running = _asking.get(place)
+        if running is not None and not running.done():
+            return running
+        answer: Future[Memory | None] = Future()
+        _asking[place] = answer
+    threading.Thread(target=_read, args=(read, answer), name="audit-memory", daemon=True).start()
+    return answer
+
+
+def _read(read: Callable[[], Memory | None], answer: Future[Memory | None]) -> None:
+    try:
+        answer.set_result(read())
+    except BaseException as error:
+        answer.set_exception(error)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _asking.clear()  # those threads are the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _signers() -> Memory | None:
@@ -94,9 +131,24 @@ def _signers() -> Memory | None:
         with path.open("rb") as file:
             return parsed(file.read(NOTE_LIMIT + 1), SIGNER)
     except FileNotFoundError:
+        if _lost(path.parent):
+            raise Unreadable from None
         return None
     except OSError as error:
         raise Unreadable from error
+
+
+def _lost(folder: Path) -> bool:
+    """Tell whether a signer that signed before is without its last checkpoint.
+
+    Before its first signature, and after it was told to begin again, its memory says so.
+    """
+    if not (folder / "keys").exists():
+        return False
+    try:
+        return bool(json.loads((folder / "memory.json").read_text(encoding="utf-8"))["size"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
 
 
 def _elsewhere(place: str) -> Memory | None:
@@ -123,13 +175,22 @@ def _asked(url: str) -> bytes:
         try:
             connection.request("GET", parts.path or "/", headers={"Accept": "text/plain"})
             answer = connection.getresponse()
-            data = answer.read(NOTE_LIMIT + 1)
+            data = _body(answer)
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Unreadable from error
     if answer.status != 200:
         raise Unreadable
+    return data
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    data, deadline = b"", time.monotonic() + DEADLINE_SECONDS
+    while len(data) <= NOTE_LIMIT and (part := answer.read1(NOTE_LIMIT)):
+        data += part
+        if time.monotonic() > deadline:
+            raise TimeoutError
     return data
 
 

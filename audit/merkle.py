@@ -115,11 +115,16 @@ def inclusion_proof(index: int, size: int, get_hash: RangeHash) -> list[bytes]:
     return path[::-1]
 
 
+def _are_hashes(proof: Sequence[bytes]) -> bool:
+    """Tell whether every step is a hash: a longer and a shorter one together could make a known node."""
+    return all(len(step) == HASH_SIZE for step in proof)
+
+
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> bool:
     """Tell whether `proof` shows the leaf hash at `index` under `root` (RFC 9162 §2.1.3.2)."""
-    if not 0 <= index < size:
+    if not 0 <= index < size or not _are_hashes(proof):
         return False
     node, last, result = index, size - 1, leaf
     for step in proof:
@@ -163,6 +168,8 @@ def verify_consistency(
     first: int, second: int, first_root: bytes, second_root: bytes, proof: Sequence[bytes]
 ) -> bool:
     """Tell whether `proof` shows one tree to be a prefix of the other (RFC 9162 §2.1.4.2)."""
+    if not _are_hashes(proof):
+        return False
     if first == second:
         return not proof and first_root == second_root
     if first == 0:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q
+from msgspec.structs import replace
 
 from audit.events import Event, Personal
 from audit.models import Entry, PersonalValue
 
 PREFIX = "hmac-sha256:"
 SALT_SIZE = 32
+CHUNK = 500
 # The columns of an entry that may hold a commitment, and the column that says whose.
 COLUMNS = {"actor_name": "actor_id", "object_name": "object_id", "source": "actor_id"}
 _ROW = ("commitment", "subject", "value")
@@ -39,11 +40,11 @@ def committed(connection: BaseDatabaseWrapper, events: Sequence[Event]) -> Seque
 
     Inside the caller's transaction, so that an entry and what it commits to are there together.
     """
-    found = {one for event in events for one in _personal(event)}
-    if not found:
+    theirs = [event for event in events if event.personal]
+    if not theirs:
         return events
-    texts = _commitments(connection, found)
-    return [_told(event, texts) for event in events]
+    texts = _commitments(connection, {one for event in theirs for one in _personal(event)})
+    return [_told(event, texts) if event.personal else event for event in events]
 
 
 def opened(texts: Iterable[str], using: str = "default") -> dict[str, str | None]:
@@ -84,12 +85,23 @@ def reveal(entries: Sequence[Entry], using: str = "default") -> None:
 def erase(subject: str, values: Iterable[str] = (), using: str = "default") -> int:
     """Forget what entries say of a person: all of `subject`'s values, and these of nobody known.
 
-    Returns how many. Inside the caller's transaction. There is no way back.
+    The latter in whatever way they were typed, so it takes time in proportion to the values of nobody
+    known. Returns how many. Inside the caller's transaction. There is no way back.
     """
-    rows = PersonalValue.objects.using(using).filter(
-        Q(subject=subject) | Q(subject="", value__in=list(values)), erased_at=None
-    )
-    return rows.update(value=None, salt=None, erased_at=datetime.now(UTC))
+    kept = PersonalValue.objects.using(using).filter(erased_at=None)
+    wanted = {_folded(value) for value in values}
+    of_nobody = kept.filter(subject="").values_list("commitment", "value").iterator(CHUNK)
+    typed = [text for text, value in of_nobody if value and _folded(value) in wanted]
+    gone = {"value": None, "salt": None, "erased_at": datetime.now(UTC)}
+    erased = kept.filter(subject=subject).update(**gone)
+    for start in range(0, len(typed), CHUNK):
+        erased += kept.filter(commitment__in=typed[start : start + CHUNK]).update(**gone)
+    return erased
+
+
+def _folded(value: str) -> str:
+    """Return a value without what may differ where the same name is typed twice."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold()).strip()
 
 
 def _commitments(connection: BaseDatabaseWrapper, wanted: set[Personal]) -> dict[Personal, str]:
@@ -105,6 +117,8 @@ def _commitments(connection: BaseDatabaseWrapper, wanted: set[Personal]) -> dict
     for one in wanted - known.keys():
         salt = os.urandom(SALT_SIZE)
         known[one] = commit(salt, one.value)
+        if not one.kept:
+            continue
         fresh.append(
             PersonalValue(
                 commitment=known[one],

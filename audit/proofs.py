@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from audit import merkle, tiles
+from audit.errors import TilesMissing
 from audit.models import Entry, Tile
 from audit.tiles import WIDTH
 
 BITS = 8  # WIDTH is 2 to this
-KEPT = 256  # tiles that a prover keeps in memory, about 20 KB each
+KEPT = 256  # tiles that a prover keeps in memory, at most 40 KB each
 
 
 class Prover:
     """Proofs in the log of `size` entries. One that makes many proofs reads each tile once or so.
 
-    Raises ValueError where an entry that a proof needs is missing.
+    Raises ValueError where an entry that a proof needs is missing, TilesMissing where more than
+    `unbuilt` tiles would have to be hashed from entries (None: however many).
     """
 
-    def __init__(self, size: int, using: str = "default") -> None:
+    def __init__(self, size: int, using: str = "default", unbuilt: int | None = None) -> None:
         self.size = size
+        self._unbuilt = unbuilt
+        # Seen before anything is read: what is told every few seconds must not cost much.
+        if unbuilt is not None and size // WIDTH - tiles.covered(using) // WIDTH > unbuilt:
+            raise TilesMissing(f"more than {unbuilt} tiles of the log are not built yet")
         self._using = using
-        self._kept: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], list[list[bytes]]] = OrderedDict()
 
     def inclusion(self, index: int) -> list[bytes]:
         """Return the audit path of entry `index`. Raises ValueError for one outside."""
@@ -62,33 +68,44 @@ class Prover:
     def _perfect(self, start: int, count: int) -> bytes:
         """Return the root of a perfect subtree, from the highest tiles that its height allows."""
         height = count.bit_length() - 1
-        level, width = height // BITS, 1 << height % BITS
+        level, above = height // BITS, height % BITS
         first = start >> level * BITS
-        hashes = self._tile(level, first // WIDTH)[first % WIDTH : first % WIDTH + width]
-        if len(hashes) != width:
+        rows = self._rows(level, first // WIDTH)
+        while len(rows) <= above:  # hashed once for all proofs through this tile
+            below = rows[-1]
+            pairs = zip(below[::2], below[1::2], strict=False)
+            rows.append([merkle.node_hash(left, right) for left, right in pairs])
+        at = (first % WIDTH) >> above
+        if at >= len(rows[above]):
             raise ValueError(f"an entry in {start}..{start + count - 1} is missing")
-        return merkle.root_of(hashes)
+        return rows[above][at]
 
-    def _tile(self, level: int, number: int) -> list[bytes]:
-        """Return the hashes of a tile, full or not."""
+    def _rows(self, level: int, number: int) -> list[list[bytes]]:
+        """Return a tile's hashes, and above them the rows of the tree that were needed so far."""
         at = (level, number)
         if at in self._kept:
             self._kept.move_to_end(at)
-            return self._kept[at]
+        else:
+            self._kept[at] = [self._tile(level, number)]
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[at]
+
+    def _tile(self, level: int, number: int) -> list[bytes]:
+        """Return the hashes of a tile, full or not."""
         row = Tile.objects.using(self._using).filter(level=level, number=number)
         stored = row.values_list("hashes", flat=True).first()
         if stored is not None:
-            hashes = tiles.split(bytes(stored))
-        else:
-            hashes = self._leaves(number) if level == 0 else self._roots_below(level, number)
-        self._kept[at] = hashes
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return hashes
+            return tiles.split(bytes(stored))
+        return self._leaves(number) if level == 0 else self._roots_below(level, number)
 
     def _leaves(self, number: int) -> list[bytes]:
         """Return the leaf hashes of a tile of level 0 that isn't there yet, up to the first gap."""
         first = number * WIDTH
+        if self._unbuilt is not None and first + WIDTH <= self.size:
+            self._unbuilt -= 1
+            if self._unbuilt < 0:
+                raise TilesMissing("too many tiles of the log are missing")
         rows = Entry.objects.using(self._using).filter(
             index__gte=first, index__lt=min(first + WIDTH, self.size)
         )
@@ -112,7 +129,7 @@ class Prover:
             if below in stored:
                 hashes.append(bytes(stored[below]))
                 continue
-            found = self._tile(level - 1, below)
+            found = self._rows(level - 1, below)[0]
             if len(found) < WIDTH:
                 break
             hashes.append(merkle.root_of(found))
@@ -124,9 +141,14 @@ def inclusion(index: int, size: int, using: str = "default") -> list[bytes]:
     return Prover(size, using).inclusion(index)
 
 
-def consistency(first: int, second: int, using: str = "default") -> list[bytes]:
-    """Return the proof that the log of `first` entries begins that of `second`. Raises ValueError."""
-    return Prover(second, using).consistency(first)
+def consistency(
+    first: int, second: int, using: str = "default", unbuilt: int | None = None
+) -> list[bytes]:
+    """Return the proof that the log of `first` entries begins that of `second`.
+
+    Raises ValueError, and TilesMissing as Prover does.
+    """
+    return Prover(second, using, unbuilt).consistency(first)
 
 
 def root_at(size: int, using: str = "default") -> bytes:

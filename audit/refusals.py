@@ -6,6 +6,7 @@ So nobody outside can fill the log. They are counted in memory; `flush` writes t
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import logging
 import os
 import threading
@@ -50,10 +51,23 @@ def note(source: str, door: str, reason: str, at: float | None = None) -> None:
     `reason` is a word of ours, never text from the request.
     """
     at = time.time() if at is None else at
-    key = (int(at) // MINUTE, source, door, reason)
+    key = (int(at) // MINUTE, _network(source), door, reason)
     with _lock:
         _add(key, _Count(1, at, at))
         _start()
+
+
+def _network(source: str) -> str:
+    """Return the /64 of an IPv6 address: whoever has one has them all. Others stay what they are."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:
+        return source
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def flush(now: float | None = None) -> int:

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from audit.index import building, postings
 from audit.index.filters import Filters, Plan, plan
 from audit.index.postings import BLOCK
-from audit.index.walking import Range, Walk, dropped, span
+from audit.index.walking import Range, Walk, dropped, missing, span
 from audit.models import Entry
 from audit.store import read_head
 
@@ -128,10 +128,8 @@ def _looked_at(
     """Return which entries of a block that isn't indexed match."""
     first, last = max(start, number * BLOCK), min(end, (number + 1) * BLOCK)
     if not (wanted.groups or wanted.timed):
-        bits = span(first, last, number)
-        for one in gone:
-            bits &= ~span(*one, number)
-        return bits
+        lacking = missing(gone, number, number + 1, using)
+        return span(first, last, number) & ~lacking.get(number, 0)
     rows = Entry.objects.using(using).filter(index__gte=first, index__lt=last)
     return postings.bitmap(
         index % BLOCK

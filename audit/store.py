@@ -95,7 +95,7 @@ def extend(
 def _texts(event: Event) -> tuple[Any, ...]:
     """Return the columns between `at` and `leaf_hash`: what entries.columns makes of the body."""
     actor, subject = event.actor, event.object
-    texts: Sequence[Any] = (
+    texts: Sequence[str] = (
         actor.kind,
         actor.id,
         actor.name,
@@ -106,12 +106,14 @@ def _texts(event: Event) -> tuple[Any, ...]:
         subject.id,
         subject.name,
         subject.classification,
-        event.outcome.value,
+        event.outcome._value_,
         event.reason,
         event.request_id,
         event.source,
-    )
-    if max(map(len, texts)) > entries.COLUMN_LIMIT or "\0" in "".join(texts):
+    )  # type: ignore[assignment]
+    whole = "".join(texts)
+    limit = entries.COLUMN_LIMIT
+    if "\0" in whole or (len(whole) > limit and max(map(len, texts)) > limit):
         texts = [entries.searchable(text) for text in texts]
     return (*texts[:9], subject.version, *texts[9:])
 
@@ -125,10 +127,18 @@ def _for_postgresql(event: Event) -> tuple[bytes, int]:
     return bytes.fromhex(event.uuid.replace("-", "")), event.at - _POSTGRESQL_EPOCH
 
 
+_second: tuple[int, str] = (-1, "")  # the last entry's, and how SQLite has it
+
+
 def _for_sqlite(event: Event) -> tuple[str, str]:
     """Return uuid and time in the forms that Django's fields read on SQLite."""
-    time = entries.moment(event.at).isoformat(" ").removesuffix("+00:00")
-    return event.uuid.replace("-", ""), time
+    global _second
+    second, rest = divmod(event.at, 1_000_000)
+    last, text = _second
+    if second != last:
+        text = entries.moment(second * 1_000_000).isoformat(" ").removesuffix("+00:00")
+        _second = (second, text)
+    return event.uuid.replace("-", ""), f"{text}.{rest:06d}" if rest else text
 
 
 def _insert(connection: BaseDatabaseWrapper, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -44,8 +44,12 @@ def build(using: str = "default", limit: int = 1000) -> int:
                 tiles = _leaves(using, start, count)
                 Tile.objects.using(using).bulk_create(tiles)
         except IntegrityError:
+            if _next(using, 0) == start:
+                break  # the database refuses it: the verifier says why
             continue  # somebody else was quicker; look again where to begin
-        built += count
+        built += len(tiles)
+        if len(tiles) < count:
+            break  # a hole in the entries; nothing is built beyond it
     _build_above(using)
     return built
 
@@ -61,16 +65,18 @@ def _tile(level: int, number: int, hashes: list[bytes]) -> Tile:
 
 
 def _leaves(using: str, start: int, count: int) -> list[Tile]:
-    """Return `count` tiles of level 0 from tile `start` on; their entries are all there."""
+    """Return up to `count` tiles of level 0 from tile `start` on, as far as no entry is missing."""
     first, end = start * WIDTH, (start + count) * WIDTH
-    rows = Entry.objects.using(using).filter(index__gte=first, index__lt=end).order_by("index")
-    hashes = [bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True)]
-    # Fewer, where a row is missing: no tile is built over a hole, the verifier names it.
-    whole = len(hashes) // WIDTH if len(hashes) == end - first else 0
-    return [
-        _tile(0, start + number, hashes[number * WIDTH : (number + 1) * WIDTH])
-        for number in range(whole)
-    ]
+    rows = Entry.objects.using(using).filter(index__gte=first, index__lt=end)
+    found = {index: bytes(leaf) for index, leaf in rows.values_list("index", "leaf_hash")}
+    # Up to the first that misses a row: no tile is built over a hole, the verifier names it.
+    made: list[Tile] = []
+    for number in range(start, start + count):
+        hashes = [found[at] for at in range(number * WIDTH, (number + 1) * WIDTH) if at in found]
+        if len(hashes) < WIDTH:
+            break
+        made.append(_tile(0, number, hashes))
+    return made
 
 
 def _build_above(using: str) -> None:
@@ -83,6 +89,8 @@ def _build_above(using: str) -> None:
                 level=level - 1, number__gte=first, number__lt=first + WIDTH
             )
             roots = [bytes(one) for one in rows.order_by("number").values_list("root", flat=True)]
+            if len(roots) < WIDTH:
+                return  # a tile is missing below
             try:
                 with transaction.atomic(using=using):
                     _tile(level, number, roots).save(using=using, force_insert=True)

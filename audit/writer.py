@@ -26,6 +26,11 @@ __all__ = [
 ]
 
 
+# How far the epoch moves when somebody goes on with an older database: further than any process
+# can be ahead. Nobody knows what changed in between, so everybody reads everything again.
+LEAP = 1 << 32
+
+
 def append(
     events: Sequence[Event], *, subjects: Iterable[str] = (), using: str = "default"
 ) -> list[int]:
@@ -46,9 +51,13 @@ def append(
     names = set(subjects)
     if not events and not names:
         return []
+    guard.recall(using)
     at = store.read_head(connection, lock=True)
     guard.check(at, using)
     epoch = at.epoch + 1 if names else at.epoch
+    if guard.letting():
+        # Epochs that others remember were used before the database was put back, for other changes.
+        epoch = at.epoch + LEAP
     then = store.extend(connection, at, events, epoch=epoch)
     if names:
         store.add_changes(connection, epoch, names)

@@ -33,7 +33,10 @@ def run(report: Callable[..., None]) -> None:
         for _ in range(COUNT):
             line(one, {}, leaf=leaf)
         report(f"{name} lines", COUNT / (time.perf_counter() - begun), "entries/s")
-    with parts.postgresql(), override_settings(AUDIT_WEBHOOK_SECRET="a secret of nobody"):
+    with (
+        parts.postgresql(),
+        override_settings(AUDIT_WEBHOOK_SECRET="a secret of nobody at all, made up"),
+    ):
         _deliver(report)
 
 

@@ -10,13 +10,14 @@ What each may do is said once, in GRANTS; `statements` makes it so, `faults` say
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
+from kms_console.database_guards import grant_faults, guard_faults, login_faults
 from kms_console.databases import MATERIAL_DATABASE
 
 OWNER, APP, SIGNER, AUDITOR = "owner", "app", "signer", "auditor"
@@ -34,7 +35,8 @@ APP_GRANTS: dict[str, tuple[str, ...]] = {
     "audit_archive": (
         "SELECT",
         "INSERT",
-        "UPDATE(retain_until, verified_at, dropped_at, restored_at)",
+        "UPDATE(retain_until, verified_at, dropped_at, restored_at, restoring_at, hold_told,"
+        " hold_failed_at)",
     ),
     "audit_legalhold": ("SELECT", "INSERT", "UPDATE(released_by, released_at)"),
     "audit_personalvalue": ("SELECT", "INSERT", "UPDATE(value, salt, erased_at)"),
@@ -47,16 +49,6 @@ SIGNER_GRANTS: dict[str, tuple[str, ...]] = {
     "audit_archive": ("SELECT",),
     "audit_checkpoint": ("SELECT", "INSERT"),
 }
-# What each trigger that guards the log is called; all must be there and fire ALWAYS.
-GUARDED = (
-    "audit_archive",
-    "audit_checkpoint",
-    "audit_entry",
-    "audit_head",
-    "audit_legalhold",
-    "audit_personalvalue",
-    "audit_tile",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +285,16 @@ def _memberships(cursor: Any, names: Names) -> list[tuple[str, str]]:
     return list(cursor.fetchall())
 
 
-def faults(connection: BaseDatabaseWrapper, names: Names) -> list[str]:
-    """Return in sentences what is not as it should be in one database; anybody may ask."""
+def faults(
+    connection: BaseDatabaseWrapper,
+    names: Names,
+    logins: Logins | None = None,
+    administrators: Collection[str] = (),
+) -> list[str]:
+    """Return in sentences what is not as it should be in one database; anybody may ask.
+
+    `administrators` are further roles that are known to be superusers, or to act as the owner.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication"
@@ -317,7 +317,12 @@ def faults(connection: BaseDatabaseWrapper, names: Names) -> list[str]:
         ]
         found += _odd_rights(cursor, connection.alias, names, things)
         found += _makers(cursor, names)
-        found += _weak_triggers(cursor) if connection.alias != MATERIAL_DATABASE else []
+        ours = [name for _, name in names.items()]
+        members = {login: names.of(role) for role, login in (logins or Logins()).members.items()}
+        found += login_faults(cursor, ours, members, administrators)
+        if connection.alias != MATERIAL_DATABASE:
+            found += grant_faults(cursor, ours, administrators)
+            found += guard_faults(cursor)
     return found
 
 
@@ -362,20 +367,3 @@ def _odd_rights(cursor: Any, alias: str, names: Names, things: list[_Thing]) -> 
         else:
             odd.append(f"{name} should not have {right} on {table}.")
     return odd
-
-
-def _weak_triggers(cursor: Any) -> list[str]:
-    """Say which of the log's tables lacks its triggers, and which trigger can be walked past."""
-    cursor.execute(
-        "SELECT c.relname, t.tgname, t.tgenabled::text FROM pg_trigger t"
-        " JOIN pg_class c ON c.oid = t.tgrelid"
-        " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal"
-    )
-    rows = cursor.fetchall()
-    found = [
-        f"The trigger {trigger} on {table} does not always fire."
-        for table, trigger, enabled in rows
-        if table in GUARDED and enabled != "A"
-    ]
-    guarded = {table for table, _, _ in rows}
-    return found + [f"{table} has no triggers." for table in GUARDED if table not in guarded]

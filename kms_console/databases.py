@@ -23,8 +23,13 @@ SQLITE_OPTIONS = {
     # NORMAL would lose acknowledged entries at power loss.
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
 }
-# A server behind a network that swallows packets is given up on, not waited for without end.
-POSTGRESQL_OPTIONS = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
+# A server behind a network that swallows packets is given up on, not waited for without end. Nor does
+# a process that was stopped in the middle of a transaction hold up the others (milliseconds).
+POSTGRESQL_OPTIONS = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 20_000,
+    "options": "-c lock_timeout=10000 -c idle_in_transaction_session_timeout=20000",
+}
 
 
 def configured(variable: str, embedded: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from audit import checkpoints, guard, keeper, streams, writer
+from audit import checkpoints, guard, keeper, retention, streams, writer
 from keys import queries, root_keys
 from keys.backends.breaker import broken_circuits
 from keys.errors import BackendUnavailable
@@ -119,6 +119,10 @@ def _trail() -> None:
     _no(keeper.trouble())
 
 
+def _archive() -> None:
+    _no(retention.trouble())
+
+
 def _streams() -> None:
     _no(streams.trouble())
 
@@ -186,6 +190,7 @@ CHECKS = (
     Check("signer", _signer, "What it signed can't be read."),
     Check("trail", _trail, "How far it has come can't be read."),
     Check("streams", _streams, "How far they have come can't be read."),
+    Check("archive", _archive, "What its storage was told can't be read."),
     Check("key_stores", _key_stores, "Their state can't be read."),
 )
 

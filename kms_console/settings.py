@@ -213,6 +213,8 @@ CHECKPOINT_IDLE_SECONDS = environment.number("KMS_CHECKPOINT_IDLE_SECONDS", 3600
 AUDIT_PUBLISH = environment.words("KMS_AUDIT_PUBLISH", "")
 AUDIT_STREAMS = environment.words("KMS_AUDIT_STREAMS", "")
 AUDIT_ARCHIVE = environment.text("KMS_AUDIT_ARCHIVE", "")
+# Where bundles went before: they are read there still.
+AUDIT_ARCHIVE_FORMER = environment.words("KMS_AUDIT_ARCHIVE_FORMER", "")
 # Entries older than this are archived and dropped; 0: never.
 AUDIT_KEEP_DAYS = environment.number("KMS_AUDIT_KEEP_DAYS", 0)
 # How long the archive's storage refuses to delete a bundle; 0: it is not asked to.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from audit import canonical
@@ -20,14 +22,50 @@ class Refused(SignerError):
     """The log is not what grew from what was signed. Nothing is signed until that is settled."""
 
 
-def follow(memory: Memory, head: LogHead, using: str) -> Frontier:
+class Following:
+    """How far the log was read since a signing: kept over outages, so that nothing is read twice."""
+
+    def __init__(self) -> None:
+        self._since: Memory | None = None
+        self._frontier = Frontier()
+
+    def follow(
+        self, memory: Memory, head: LogHead, using: str, between: Callable[[int], None]
+    ) -> Frontier:
+        """Do what `follow` does, from where it was when it was interrupted; Refused starts it over.
+
+        `between` is called with the number of entries that were read, every thousand or so, and may
+        interrupt by raising what it likes.
+        """
+        if self._since != memory or self._frontier.size > head.size:
+            self._since, self._frontier = memory, memory.tree()
+        try:
+            return follow(memory, head, using, self._frontier, between)
+        except Refused:
+            self._since = None
+            raise
+
+
+def _no_matter(size: int) -> None:
+    """Be told how far it is."""
+
+
+def follow(
+    memory: Memory,
+    head: LogHead,
+    using: str,
+    frontier: Frontier | None = None,
+    between: Callable[[int], None] = _no_matter,
+) -> Frontier:
     """Return the frontier of the log as it is now, having read every entry since the last signing.
 
-    Takes time in proportion to those, and constant memory. Raises Refused.
+    Takes time in proportion to those, and constant memory; `frontier`, of entries that were read
+    already, is moved on. Raises Refused.
     """
     check_head(memory, head)
-    frontier = memory.tree()
+    frontier = memory.tree() if frontier is None else frontier
     while frontier.size < head.size:
+        between(frontier.size)
         before = frontier.size
         _entries(frontier, head.size, using)
         if frontier.size == before:

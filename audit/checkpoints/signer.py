@@ -23,11 +23,11 @@ from django.db import connections
 
 from audit import proofs
 from audit.checkpoints import cosigning, files, memory, notes, status
-from audit.checkpoints.following import Refused, check_head, follow
+from audit.checkpoints.following import Following, Refused, check_head
 from audit.checkpoints.memory import Memory
 from audit.checkpoints.publishing import Outbox
 from audit.checkpoints.signing import SigningKey, load_or_make
-from audit.errors import LogWriteFailed, NoteError, SignerError
+from audit.errors import LogWriteFailed, NoteError, SignerError, TilesMissing
 from audit.merkle import Frontier
 from audit.models import Checkpoint
 from audit.store import LogHead, read_head
@@ -38,6 +38,14 @@ log = logging.getLogger(__name__)
 
 COSIGN_AGAIN_SECONDS = 30.0
 TICK_SECONDS = 5.0
+# A long log takes longer than this to read: then its status says how far it is.
+TELL_SECONDS = 5.0
+# Tiles that are hashed from entries for a proof, a million entries, where the keeper is behind.
+UNBUILT_LIMIT = 4096
+
+
+class _Told(Exception):
+    """The signer was told to end in the middle of a round."""
 
 
 class Signer:
@@ -54,6 +62,9 @@ class Signer:
         self._cosign_again = 0.0
         self._witnesses = ""  # what is wrong with them, in a sentence
         self._publishing: Future[int] | None = None
+        self._following = Following()
+        self._stop = threading.Event()
+        self._told_at = 0.0
 
     def open(self) -> None:
         """Take the folder's lock, and make memory and keys at the very first start.
@@ -86,6 +97,7 @@ class Signer:
 
     def run(self, stop: threading.Event) -> None:
         """Sign until `stop` is set. Outages are survived; what they keep from being done comes later."""
+        self._stop = stop
         tick = min(TICK_SECONDS, settings.CHECKPOINT_SECONDS / 4)
         with ThreadPoolExecutor(1, "publisher") as pool:
             while not stop.is_set():
@@ -103,8 +115,11 @@ class Signer:
     def look(self, *, at_once: bool = False) -> status.Status:
         """Make a round where one is due (a change: `at_once`), leave a status and return it."""
         state, problem = status.SIGNING, ""
+        self._told_at = time.monotonic()
         try:
             self.round(at_once=at_once)
+        except _Told:
+            state, problem = status.FOLLOWING, "The signer ended before it had read the log."
         except Refused as refused:
             state, problem = status.REFUSING, f"{refused} It is not signed until this is settled."
         except (SignerError, NoteError) as error:
@@ -152,13 +167,24 @@ class Signer:
         check_head(known, head)
         signed = False
         if self._due(known, head, at_once):
-            known = self._sign(known, follow(known, head, self._using))
+            known = self._sign(known, self._follow(known, head))
             signed = True
         if known.note:
             self._record(known)
             known = self._cosign(known, fresh=signed or at_once)
             self._queue(known)
         return signed
+
+    def _follow(self, known: Memory, head: LogHead) -> Frontier:
+        def between(size: int) -> None:
+            if self._stop.is_set():
+                raise _Told
+            if time.monotonic() - self._told_at >= TELL_SECONDS:
+                self._told_at = time.monotonic()
+                said = f"The signer reads the log before it signs: {size} of {head.size} entries."
+                self._leave(status.FOLLOWING, said)
+
+        return self._following.follow(known, head, self._using, between)
 
     def _due(self, known: Memory, head: LogHead, at_once: bool) -> bool:
         if head.size == 0:
@@ -253,7 +279,9 @@ class Signer:
 
     def _prove(self, old: int, size: int) -> Sequence[bytes]:
         try:
-            return proofs.consistency(old, size, self._using)
+            return proofs.consistency(old, size, self._using, UNBUILT_LIMIT)
+        except TilesMissing:
+            raise ValueError("too much of the log's tree is not built yet") from None
         except DatabaseError:
             raise ValueError("the log can't be read") from None
         finally:

@@ -15,6 +15,7 @@ from audit.models import Checkpoint, Entry
 from audit.store import read_head
 
 SIGNING, REFUSING, WAITING = "signing", "refusing", "waiting"
+FOLLOWING = "following"  # a long log, and not yet at its end
 # Beyond the time in which a change must be signed, before anybody is told.
 PATIENCE = timedelta(seconds=30)
 

@@ -225,8 +225,15 @@ class Tree:
         return root
 
 
+def are_hashes(proof: list[bytes]) -> bool:
+    """Whether every step is a hash. Of a longer and a shorter one the hash could be a known node's."""
+    return all(len(step) == 32 for step in proof)
+
+
 def included(hash_: bytes, index: int, size: int, proof: list[bytes], root: bytes) -> bool:
     """Whether `proof` shows the leaf at `index` in the tree with that root (RFC 9162, 2.1.3.2)."""
+    if not are_hashes(proof):
+        return False
     at, last = index, size - 1
     for step in proof:
         if last == 0:
@@ -243,6 +250,8 @@ def included(hash_: bytes, index: int, size: int, proof: list[bytes], root: byte
 
 def consistent(first: int, old: bytes, second: int, new: bytes, proof: list[bytes]) -> bool:
     """Whether `proof` shows the first tree to be the beginning of the second (RFC 9162, 2.1.4.2)."""
+    if not are_hashes(proof):
+        return False
     if first == second or first == 0:
         return not proof and old == (new if first == second else sha256(b"").digest())
     path = ([old] if first & (first - 1) == 0 else []) + proof
@@ -286,7 +295,10 @@ def hashes_of(row: Any) -> list[bytes]:
     found = row.get("hashes") if isinstance(row, dict) else None
     if not isinstance(found, list) or len(found) > 128:
         raise Malformed("is not a proof")
-    return [base64_of(one) for one in found]
+    hashes = [base64_of(one) for one in found]
+    if not are_hashes(hashes):
+        raise Malformed("is not a proof")
+    return hashes
 
 
 class Key:
@@ -364,9 +376,13 @@ class Note:
         return found
 
     def check(self, keys: list[Key], every_kind: bool) -> None:
-        """Raise Malformed unless one of the log's keys signed it; with `every_kind`, one of each kind."""
-        kinds = {key.kind for key in self.signers(keys)}
-        if not kinds or (every_kind and kinds != {key.kind for key in keys}):
+        """Raise Malformed unless one of the log's keys signed it; with `every_kind`, one of each kind.
+
+        A key signs for the log of its own name only (C2SP tlog-checkpoint: the origin).
+        """
+        own = [key for key in keys if key.name == self.origin]
+        kinds = {key.kind for key in self.signers(own)}
+        if not kinds or (every_kind and kinds != {key.kind for key in own}):
             raise Malformed("is not signed by the log's keys")
 
 
@@ -378,21 +394,30 @@ class Policy:
         self.witnesses: dict[str, Key] = {}
         self._groups: dict[str, tuple[int, list[str]]] = {"none": (0, [])}
         self.quorum = "none"
+        quorums = 0
         for line in text.splitlines():
             words = line.partition("#")[0].split()
             if words:
                 self._statement(words)
+                quorums += words[0] == "quorum"
+        if quorums > 1 or (self.witnesses and not quorums):
+            raise Malformed("does not say in exactly one statement which witnesses are enough")
 
     def _statement(self, words: list[str]) -> None:
         verb, *rest = words
-        if verb == "log" and len(rest) == 1:
-            self.log.append(Key(rest[0]))
+        if verb == "log" and len(rest) in (1, 2):
+            self._log(Key(rest[0]))
         elif verb == "witness" and len(rest) in (2, 3) and self._free(rest[0]):
-            self.witnesses[rest[0]] = Key(rest[1])
+            self._witness(rest[0], Key(rest[1]))
         elif verb == "group" and len(rest) >= 3 and self._free(rest[0]):
             members = rest[2:]
             need = {"any": "1", "all": str(len(members))}.get(rest[1], rest[1])
-            if len(set(members)) != len(members) or any(self._free(name) for name in members):
+            taken = {one for _, others in self._groups.values() for one in others}
+            if (
+                len(set(members)) != len(members)
+                or any(self._free(name) for name in members)
+                or taken.intersection(members)
+            ):
                 raise Malformed("has a group whose members are not there, or twice")
             if not need.isdecimal() or not 0 < int(need) <= len(members):
                 raise Malformed("has a group that nobody can satisfy")
@@ -401,6 +426,18 @@ class Policy:
             self.quorum = rest[0]
         else:
             raise Malformed(f"has a statement that is not known: {plain(verb)}")
+
+    def _log(self, key: Key) -> None:
+        if key.kind == COSIGNATURE:
+            raise Malformed("names the key of a witness as one of the log's")
+        self.log.append(key)
+
+    def _witness(self, name: str, key: Key) -> None:
+        if key.kind != COSIGNATURE:
+            raise Malformed("names a key as a witness's that no witness signs with")
+        if key.public in {other.public for other in self.witnesses.values()}:
+            raise Malformed("names one witness twice: it would count twice")
+        self.witnesses[name] = key
 
     def _free(self, name: str) -> bool:
         return name not in self.witnesses and name not in self._groups
@@ -416,6 +453,45 @@ class Policy:
         if self.quorum not in held:
             raise Malformed("is not cosigned by as many witnesses as the policy asks for")
         return sorted(names)
+
+
+# --- The two forms of entries: a log may begin with the first, and never goes back to it
+
+
+class Forms:
+    """Sees that the first form is not come back to, which told of no states and of no votes' rules.
+
+    `whole`: nothing is missing between the entries, so that those of the first form are counted.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+        self.until = 0  # the entries before this one are of the first form
+        self._second = False
+
+    def second(self) -> None:
+        """Note that there was an entry of the second form."""
+        self._second = True
+
+    def see(self, body: dict[str, Any]) -> Iterator[str]:
+        """Yield in a sentence what is wrong with an entry's form."""
+        if body["v"] != 1:
+            self._second = True
+            return
+        index = body["index"]
+        if self._second or (self.whole and index != self.until):
+            yield "is of the first form, and stands behind one of the second."
+        else:
+            self.until = index + 1
+
+    def notes(self) -> list[str]:
+        """Return in a sentence up to where the first form goes."""
+        if not self.until:
+            return []
+        return [
+            f"The entries up to {self.until - 1} are of the first form: of the keys that they made, "
+            "and the votes that they cite, less is known."
+        ]
 
 
 # --- Each key's life (NIST SP 800-57 part 1 rev. 5, section 7; KMIP 2.1 for "destroyed, compromised")
@@ -493,6 +569,18 @@ class Lives:
 # --- Votes: who asked, who agreed, and that nothing was done without them
 
 CLOSES = ("withdraw_request", "expire_request")
+SERVICE = "service"  # the kind of the actor that carries out jobs
+# The kind of what an entry speaks of, where that is not what the request was about: the key that
+# differs from its store, or what was made.
+ELSEWHERE = {
+    "accept_drift": "key",
+    "revert_drift": "key",
+    "repair_drift": "key",
+    "appoint_officer": "principal",
+    "hold_root_key": "root_key",
+    "rotate_root_key": "root_key",
+}
+REPAIR = ("repair_drift", "rotate_key", "key")
 
 
 class Request:
@@ -521,7 +609,16 @@ class Request:
         self.agreed: set[str] = set()
         self.voted: set[str] = set()
         self.closed = ""
-        self.done = False
+        self.done = self.ended = False
+        self.job: object = None  # the work that carrying it out began, where it is not done at once
+
+    def is_about(self, body: dict[str, Any]) -> bool:
+        """Whether an entry is of what was asked: that action, on that object or what it makes."""
+        kind, identity = body["object"]["kind"], body["object"]["id"]
+        if self.done and (self.action, body["action"], kind) == REPAIR:
+            return True  # the version that repairs is made by a job of its own
+        right = (kind, identity) == self.subject or ELSEWHERE.get(self.action) == kind
+        return bool(body["action"] == self.action and right)
 
     def _compare(self, text: object, quorum: dict[str, Any]) -> None:
         if not isinstance(text, str) or sha256(text.encode()).hexdigest() != self.digest:
@@ -580,8 +677,10 @@ class Approvals:
             yield from self._vote(request, body)
         elif action in CLOSES:
             request.closed = request.closed or "was closed"
-        elif not request.done:  # later entries are those of the work that this began
+        elif not request.done:
             yield from self._carried_out(request, body)
+        else:
+            yield from self._after(request, body)
 
     def _vote(self, request: Request, body: dict[str, Any]) -> Iterator[str]:
         officer, facts = body["actor"]["id"], body["facts"]
@@ -604,19 +703,30 @@ class Approvals:
     def _carried_out(self, request: Request, body: dict[str, Any]) -> Iterator[str]:
         self.judged += 1
         request.done = True
-        subject = (body["object"]["kind"], body["object"]["id"])
+        request.job = body["facts"].get("job")
+        request.ended = body["outcome"] == "success" and request.job is None
         if request.closed:
             yield f"carries out a request that {request.closed}."
         elif len(request.officers) < request.n:
             yield f"carries out a request with {len(request.officers)} of {request.n} officers."
         elif len(request.agreed) < request.m and self.whole:
             yield f"carries out a request with {len(request.agreed)} of {request.m} votes."
-        elif body["action"] != request.action or (
-            subject[0] == request.subject[0] and subject != request.subject
-        ):
+        elif not request.is_about(body):
             yield "carries out something else than was asked."
+        elif body["actor"]["id"] != request.requester and body["actor"]["kind"] != SERVICE:
+            yield "carries out what somebody else had asked for."
         elif len(request.agreed) < request.m:
             self.unknown += 1
+
+    def _after(self, request: Request, body: dict[str, Any]) -> Iterator[str]:
+        """Judge what cites a request that was carried out: the job that it began may, and ends it."""
+        if request.ended:
+            yield "rests on a request that was carried out before."
+        elif body["actor"]["kind"] != SERVICE or body["facts"].get("job") != request.job:
+            yield "is not of the work that its request began."
+        elif not request.is_about(body):
+            yield "does something else than its request asked for."
+        request.ended = request.ended or body["outcome"] == "success"
 
 
 # --- Personal data: an entry holds HMAC-SHA256 of a value under a random salt
@@ -793,10 +903,10 @@ class Verifier:
             raise Unreadable("There is no checkpoint to compare the entries with (--checkpoint).")
         self.note = Note(signed)
         self.previous = Note(file_of(options.previous)) if options.previous else None
-        own = file_of(options.policy) if options.policy else b""
-        self.policy = Policy((own or evidence.small("policy.txt")).decode())
+        self.policy = self._policy()
         self.keys = self._keys()
         self.lives, self.approvals = Lives(self.whole), Approvals(self.whole)
+        self.forms = Forms(self.whole)
         self.entries = 0
 
     def _manifest(self) -> dict[str, Any]:
@@ -805,16 +915,29 @@ class Verifier:
             raise Unreadable("The evidence has a form that this verifier does not know.")
         return said
 
+    def _policy(self) -> Policy:
+        if not self.options.policy:
+            return Policy(self.evidence.small("policy.txt").decode())
+        policy = Policy(file_of(self.options.policy).decode())
+        if not policy.log and not policy.witnesses:
+            raise Unreadable("The policy that you gave names no log and no witness.")
+        return policy
+
     def _keys(self) -> list[Key]:
         if self.options.keys:
             return keys_in(file_of(self.options.keys))
         if self.options.policy and self.policy.log:
             return self.policy.log
         keys = keys_in(self.evidence.small("keys.txt"))
-        if keys:
-            self.result.notes.append(
-                "The log's keys came with the evidence: who forged one could have forged the other. "
-                "Compare them with those that you noted (--keys)."
+        if not keys or self.options.no_signatures:
+            return keys
+        said = "The log's keys came with the evidence: who forged one could have forged the other."
+        if self.options.trust_enclosed_keys:
+            self.result.notes.append(said)
+        else:
+            self.result.unchecked.append(
+                f"{said} There is nothing of yours to compare them with (--keys, a --policy with "
+                "the log's keys, or --trust-enclosed-keys)."
             )
         return keys
 
@@ -833,6 +956,7 @@ class Verifier:
             result.notes.append(
                 f"{votes.unknown} entries rest on votes that are not in this evidence."
             )
+        result.notes += self.forms.notes()
         return result
 
     def _signatures(self) -> None:
@@ -991,9 +1115,11 @@ class Verifier:
             return None
         if expected is not None and index != expected:
             self.result.find(expected, f"Entry {expected} says that it is entry {index}.")
-        if body is not None:
-            for said in (*self.lives.see(body), *self.approvals.see(body)):
-                self.result.find(index, f"Entry {index} {said}")
+        if body is None:
+            self.forms.second()
+            return index
+        for said in (*self.forms.see(body), *self.lives.see(body), *self.approvals.see(body)):
+            self.result.find(index, f"Entry {index} {said}")
         return index
 
     def _personal(self) -> None:
@@ -1095,6 +1221,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--policy", metavar="FILE", help="whose signatures you ask for")
     parser.add_argument(
         "--previous", metavar="FILE", help="a checkpoint that you kept from earlier"
+    )
+    parser.add_argument(
+        "--trust-enclosed-keys", action="store_true", help="believe the keys in the evidence"
     )
     parser.add_argument("--no-signatures", action="store_true", help="check everything else")
     parser.add_argument("--json", action="store_true", help="the report for programs")

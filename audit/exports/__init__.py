@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audit.exports.forgetting import forget_person
 from audit.exports.formats import FORMATS, Format
 from audit.exports.keeping import Progress, create, forget_old, progress, size_now
 from audit.exports.taking import content, length, reaches, streamed
@@ -13,6 +14,7 @@ __all__ = [
     "content",
     "create",
     "forget_old",
+    "forget_person",
     "length",
     "progress",
     "reaches",

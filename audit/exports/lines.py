@@ -12,6 +12,7 @@ import msgspec
 from audit import personal
 from audit.entries import moment
 from audit.exports import opening
+from audit.exports.errors import EntryDamaged
 from audit.exports.rows import rows
 from audit.formats import cef, ocsf
 from audit.merkle import leaf_hash
@@ -85,9 +86,22 @@ class Lines:
         known = opening.look_up(opening.commitments(lines), self._using)
         out = []
         for line in lines.split(b"\n")[:-1]:
-            body = msgspec.json.decode(line)
-            out.append(render(line, body, opening.names(body, known) if known else {}))
+            body = _decoded(line)
+            try:
+                out.append(render(line, body, opening.names(body, known) if known else {}))
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                raise EntryDamaged(f"entry {body.get('index')} is damaged") from None
         return b"".join(out)
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = None
+    if not isinstance(body, dict):
+        raise EntryDamaged(f"an entry is damaged; SHA-256 of its leaf: {leaf_hash(line).hex()}")
+    return body
 
 
 def _csv(line: bytes, body: Body, names: Names) -> bytes:

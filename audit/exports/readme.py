@@ -11,6 +11,7 @@ How to check it, on a machine of your own, without trusting the console:
 2. Take verify.py and the log's keys from where you trust them: whoever forges evidence can forge
    the ones in here with it.
 3. Leave it packed, and run:  python -I verify.py EVIDENCE.zip --keys KEYS-THAT-YOU-NOTED.txt
+   (without keys of yours it ends with 2; --trust-enclosed-keys takes those in here)
    with  --previous CHECKPOINT  where you kept one, of which this log must be the continuation.
 4. It says what it found. Exit code 0: sound; 1: not sound; 2: something could not be checked.
 5. Keep the file "checkpoint": next year's evidence must prove that this log is its beginning.

@@ -4,7 +4,7 @@ What the index says is a hint for audit.search, which checks each entry before i
 proves nothing, and can be dropped and built anew from the entries at any time. See docs/adr/0012.
 """
 
-from audit.index.building import behind, build, forget, indexed
+from audit.index.building import behind, build, fault, forget, indexed
 from audit.index.postings import BLOCK
 
-__all__ = ["BLOCK", "behind", "build", "forget", "indexed"]
+__all__ = ["BLOCK", "behind", "build", "fault", "forget", "indexed"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Max
+from django.db.models import Max, Min
 
 from audit import entries
 from audit.index import postings
@@ -27,9 +27,25 @@ Offsets = dict[str, list[int]]
 
 
 def indexed(using: str = "default") -> int:
-    """Return how many entries the index covers: those of the blocks 0, 1, 2 ..."""
-    last = Block.objects.using(using).aggregate(last=Max("number"))["last"]
-    return 0 if last is None else (int(last) + 1) * BLOCK
+    """Return how many entries the index covers: those of the full blocks 0, 1, 2 ... up to a gap.
+
+    A row beyond the log's full blocks says nothing.
+    """
+    full = read_head(connections[using]).size // BLOCK
+    rows = Block.objects.using(using).filter(number__gte=0, number__lt=full)
+    count = rows.count()
+    if count < full and rows.filter(number__lt=count).count() < count:
+        count = _first_gap(rows.order_by("number").values_list("number", flat=True))
+    return count * BLOCK
+
+
+def _first_gap(numbers: Iterable[int]) -> int:
+    expected = 0
+    for number in numbers:
+        if number != expected:
+            break
+        expected += 1
+    return expected
 
 
 def behind(using: str = "default") -> int:
@@ -44,6 +60,7 @@ def build(using: str = "default", limit_blocks: int = 16) -> int:
     Raises django.db.Error where the database can't be reached; what was done stays.
     """
     done = 0
+    _forget_ahead(using)
     size = read_head(connections[using]).size
     number = indexed(using) // BLOCK
     for _ in range(limit_blocks):
@@ -55,6 +72,42 @@ def build(using: str = "default", limit_blocks: int = 16) -> int:
         else:
             number = indexed(using) // BLOCK
     return done
+
+
+def fault(using: str = "default") -> str:
+    """Return in a sentence where the index says more than the log, or lacks blocks in between; or ""."""
+    if _ahead(using):
+        return "It says more than the log has: run “manage.py trail --once --rebuild”."
+    # In this order: a block that is written in between counts as covered.
+    last = Block.objects.using(using).aggregate(last=Max("number"))["last"]
+    if last is not None and last * BLOCK >= indexed(using):
+        return "It has gaps, so that searching is slow until “manage.py trail” has filled them."
+    return ""
+
+
+def _ahead(using: str) -> list[int]:
+    """Return the numbers of blocks that the log has not, or not in full."""
+    rows = Block.objects.using(using)
+    ends = rows.aggregate(first=Min("number"), last=Max("number"))
+    # Read after them, since the log only grows: a block of now is never taken for one ahead.
+    full = read_head(connections[using]).size // BLOCK
+    if ends["last"] is None or (ends["first"] >= 0 and ends["last"] < full):
+        return []
+    return list(rows.exclude(number__gte=0, number__lt=full).values_list("number", flat=True))
+
+
+def _forget_ahead(using: str) -> None:
+    """Drop blocks that the log has not: once it has grown they would hide what is in it."""
+    if ahead := _ahead(using):
+        _forget_blocks(ahead, using)
+
+
+def _forget_blocks(numbers: Sequence[int], using: str) -> None:
+    with transaction.atomic(using=using):
+        for at in range(0, len(numbers), 500):
+            some = numbers[at : at + 500]
+            Posting.objects.using(using).filter(block__in=some).delete()
+            Block.objects.using(using).filter(number__in=some).delete()
 
 
 def forget(using: str = "default") -> None:
@@ -76,6 +129,11 @@ def _read(connection: BaseDatabaseWrapper, number: int) -> dict[int, Body]:
         return {offset: body for offset, body in bodies if body is not None}
 
 
+def rows_of(number: int, using: str = "default") -> dict[str, bytes]:
+    """Return what the index must hold of a block, by bucket, from its entries: for who verifies it."""
+    return dict(_postings(_read(connections[using], number)))
+
+
 def _write(connection: BaseDatabaseWrapper, number: int, bodies: Mapping[int, Body]) -> bool:
     """Write a block and its postings together; False where it is there already."""
     rows = [(bucket, number, data) for bucket, data in _postings(bodies)]
@@ -89,6 +147,8 @@ def _write(connection: BaseDatabaseWrapper, number: int, bodies: Mapping[int, Bo
             block.save(using=connection.alias, force_insert=True)
             _insert(connection, rows)
     except IntegrityError:
+        if not Block.objects.using(connection.alias).filter(number=number).exists():
+            _forget_blocks([number], connection.alias)  # postings that belong to no block
         return False
     return True
 

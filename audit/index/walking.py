@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from django.db.models import Q
 
 from audit.index import postings
 from audit.index.filters import Plan
@@ -21,9 +24,40 @@ Range = tuple[int, int]
 
 
 def dropped(using: str = "default") -> list[Range]:
-    """Return the ranges of entries that are archived and no longer in the database."""
+    """Return the ranges of entries that are said to be archived and no longer in the database.
+
+    `missing` tells which of them the database really lacks: rows decide, not what is said of them.
+    """
     rows = Archive.objects.using(using).filter(dropped_at__isnull=False).order_by("start")
-    return list(rows.values_list("start", "end"))
+    joined: list[Range] = []
+    for start, end in rows.values_list("start", "end"):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def missing(gone: Sequence[Range], lower: int, upper: int, using: str) -> dict[int, int]:
+    """Return for the blocks lower..upper-1 as bitmaps which entries the database lacks.
+
+    Looked for only where a range of `gone` reaches into them.
+    """
+    first, last = lower * BLOCK, upper * BLOCK
+    ranges = [(max(a, first), min(b, last)) for a, b in gone if a < last and b > first]
+    if not ranges:
+        return {}
+    found: dict[int, int] = {}
+    said = Q()
+    for start, end in ranges:
+        said |= Q(index__gte=start, index__lt=end)
+        for number in range(start // BLOCK, (end - 1) // BLOCK + 1):
+            found[number] = found.get(number, 0) | span(start, end, number)
+    rows = Entry.objects.using(using).filter(said).values_list("index", flat=True)
+    there: dict[int, list[int]] = defaultdict(list)
+    for index in rows.iterator():
+        there[index // BLOCK].append(index % BLOCK)
+    return {n: bits & ~postings.bitmap(there.get(n, ())) for n, bits in found.items()}
 
 
 def span(start: int, end: int, number: int) -> int:
@@ -62,10 +96,12 @@ class Walk:
     def _chunk(self, lower: int, upper: int) -> list[tuple[int, int]]:
         """Return the blocks lower..upper-1 in which something is found, ascending."""
         times = self._times(lower, upper)
+        gone = missing(self.gone, lower, upper, self.using)
         present = {
             number: bits
             for number in range(lower, upper)
-            if (not self.plan.timed or number in times) and (bits := self._present(number))
+            if (not self.plan.timed or number in times)
+            and (bits := span(self.start, self.end, number) & ~gone.get(number, 0))
         }
         if not present:
             return []
@@ -78,13 +114,6 @@ class Walk:
             if bits:
                 found.append((number, bits))
         return found
-
-    def _present(self, number: int) -> int:
-        bits = span(self.start, self.end, number)
-        for start, end in self.gone:
-            if start < (number + 1) * BLOCK and end > number * BLOCK:
-                bits &= ~span(start, end, number)
-        return bits
 
     def _holding(self, row: dict[str, bytes]) -> int:
         """Return which entries of a block hold one term of every group."""

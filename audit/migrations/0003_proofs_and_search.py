@@ -26,6 +26,9 @@ class Migration(migrations.Migration):
                 ('verified_at', models.DateTimeField(null=True)),
                 ('dropped_at', models.DateTimeField(null=True)),
                 ('restored_at', models.DateTimeField(null=True)),
+                ('restoring_at', models.DateTimeField(null=True)),
+                ('hold_told', models.BooleanField(default=False)),
+                ('hold_failed_at', models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
@@ -180,6 +183,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='personalvalue',
             index=models.Index(fields=['subject'], name='audit_personal_subject'),
+        ),
+        migrations.AddIndex(
+            model_name='personalvalue',
+            index=models.Index(fields=['value'], name='audit_personal_value', opclasses=['text_pattern_ops']),
         ),
         migrations.AddConstraint(
             model_name='personalvalue',

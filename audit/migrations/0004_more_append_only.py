@@ -6,7 +6,10 @@ docs/adr/0014. Never one of the newest: the head rests on them.
 
 On PostgreSQL every function names its tables with their schema and its own search path: a
 temporary table, or an operator of somebody's own, must not stand in for what a trigger reads.
+`functions` and `triggers` say what must be there: `harden_database --check` compares it.
 """
+
+from typing import NamedTuple
 
 from django.db import migrations
 
@@ -70,11 +73,34 @@ KEPT = {
   OR EXISTS (SELECT 1 FROM {s}audit_legalhold h WHERE h.released_at IS NULL)""",
     ),
 }
-# A bundle is registered before it is verified, holds whole tiles, and none that another holds.
+# A bundle is registered before it is verified, follows the one before, and its times are those of
+# its entries: holds are compared with them.
 ODD_BUNDLE = """NEW.verified_at IS NOT NULL OR NEW.dropped_at IS NOT NULL
-  OR NEW.start % 256 <> 0 OR NEW."end" % 256 <> 0 OR NEW.start < 0
-  OR EXISTS (
-    SELECT 1 FROM {s}audit_archive a WHERE a.start < NEW."end" AND NEW.start < a."end")"""
+  OR NEW.start % 256 <> 0 OR NEW."end" % 256 <> 0
+  OR NEW.start <> (SELECT coalesce(max(a."end"), 0) FROM {s}audit_archive a)
+  OR NOT EXISTS (
+    SELECT 1 FROM (
+      SELECT count(*) AS number, min(e.at) AS first_at, max(e.at) AS last_at
+      FROM {s}audit_entry e WHERE e."index" >= NEW.start AND e."index" < NEW."end") t
+    WHERE t.number = NEW."end" - NEW.start
+      AND t.first_at = NEW.first_at AND t.last_at = NEW.last_at)"""
+
+
+def tile_of(table, number, hash_, level=""):
+    """Return the condition that a tile's hashes are those of the 256 rows that it covers."""
+    return f"""256 = (
+    SELECT count(*) FROM {{s}}{table} b
+    WHERE {level}b.{number} >= NEW.number * 256 AND b.{number} < NEW.number * 256 + 256
+      AND b.{hash_} = substr(NEW.hashes, CAST(b.{number} % 256 AS integer) * 32 + 1, 32))"""
+
+
+# Tiles are whole, follow each other, and hold what the entries, or the tiles below them, have.
+ODD_TILE = f"""length(NEW.hashes) <> 8192 OR length(NEW.root) <> 32 OR NEW.level < 0
+  OR NEW.number <> (
+    SELECT coalesce(max(t.number) + 1, 0) FROM {{s}}audit_tile t WHERE t.level = NEW.level)
+  OR (NEW.level = 0 AND NOT {tile_of("audit_entry", '"index"', "leaf_hash")})
+  OR (NEW.level > 0
+    AND NOT {tile_of("audit_tile", "number", "root", "b.level = NEW.level - 1 AND ")})"""
 
 
 def sqlite():
@@ -94,7 +120,7 @@ def sqlite():
         "only_next",
         "INSERT",
         f"""EXISTS (SELECT 1 FROM audit_entry WHERE uuid = NEW.uuid)
-  OR EXISTS (SELECT 1 FROM audit_entry WHERE "index" = NEW."index")
+  OR EXISTS (SELECT 1 FROM audit_entry WHERE "index" = NEW."index" OR rowid = NEW.rowid)
   OR (NEW."index" IS NOT (SELECT coalesce(max("index") + 1, 0) FROM audit_entry)
       AND NOT ({in_tile("NEW")} AND {in_bundle("NEW", "a.dropped_at IS NOT NULL")}))""",
     )
@@ -102,7 +128,7 @@ def sqlite():
         for verb in ("UPDATE", "DELETE"):
             yield trigger(table, f"no_{verb.lower()}", verb)
     unique = {
-        "audit_tile": "level = NEW.level AND number = NEW.number",
+        "audit_tile": "(level = NEW.level AND number = NEW.number)",
         "audit_checkpoint": "id = NEW.id",
         "audit_archive": "start = NEW.start",
         "audit_legalhold": "id = NEW.id OR name = NEW.name",
@@ -110,90 +136,149 @@ def sqlite():
             "commitment = NEW.commitment OR (subject = NEW.subject AND value = NEW.value)"
         ),
     }
+    # The row id is a key too, a hidden one where it isn't the primary key; -1 where none was given.
     for table, same in unique.items():
-        yield trigger(table, "no_replace", "INSERT", f"EXISTS (SELECT 1 FROM {table} WHERE {same})")
+        there = f"SELECT 1 FROM {table} WHERE {same} OR rowid = NEW.rowid"
+        yield trigger(table, "no_replace", "INSERT", f"EXISTS ({there})")
     yield trigger("audit_archive", "in_order", "INSERT", ODD_BUNDLE)
+    # SQLite knows no SHA-256: a tile's root is not computed here, the verifier does.
+    yield trigger("audit_tile", "in_order", "INSERT", ODD_TILE)
     for table, (columns, forbidden) in KEPT.items():
         yield trigger(table, "no_delete", "DELETE")
-        changed = " OR ".join(f'NEW."{column}" IS NOT OLD."{column}"' for column in columns)
-        yield trigger(table, "fixed", "UPDATE", f"{changed}\n  OR {forbidden}")
+        changed = " OR ".join(f'NEW."{name}" IS NOT OLD."{name}"' for name in columns)
+        yield trigger(
+            table, "fixed", "UPDATE", f"NEW.rowid IS NOT OLD.rowid OR {changed}\n  OR {forbidden}"
+        )
 
 
-def postgresql(schema):
-    """Return the statements for PostgreSQL; `schema` is quoted already."""
-    dot = schema + "."
-    fixed_path = f"SET search_path = pg_catalog, {schema}, pg_temp"
-    refuse = f"RAISE EXCEPTION '{SAYS}' USING ERRCODE = 'restrict_violation';"
+class Trigger(NamedTuple):
+    """A trigger on PostgreSQL: it always fires, and calls a function without arguments."""
 
-    def function(name, condition, declared="", first="", result="NEW"):
-        return f"""CREATE OR REPLACE FUNCTION {dot}{name}() RETURNS trigger LANGUAGE plpgsql {fixed_path} AS $$
-{declared}BEGIN
-  {first}IF {condition.format(s=dot)} THEN {refuse} END IF;
-  RETURN {result};
-END $$"""
+    table: str
+    name: str
+    fires: str  # such as "BEFORE UPDATE OR DELETE"
+    level: str  # ROW or STATEMENT
+    function: str
+    with_rows: str = ""  # what the statement's rows are called
 
-    def trigger(table, name, when, level, calls, *, fires="BEFORE", with_rows=""):
-        yield f"""CREATE TRIGGER {name} {fires} {when} ON {table} {with_rows}
-FOR EACH {level} EXECUTE FUNCTION {dot}{calls}()"""
-        # ALWAYS: session_replication_role = replica does not switch it off.
-        yield f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"
 
-    # Prefixes are ranges only where texts are ordered by their bytes.
-    yield 'ALTER TABLE audit_posting ALTER COLUMN term TYPE text COLLATE "C"'
-    yield f"ALTER FUNCTION {dot}audit_refuse() {fixed_path}"
-    yield function(
-        "audit_head_forward",
-        """NEW.id <> OLD.id OR NEW.size < OLD.size OR NEW.epoch < OLD.epoch
-     OR NEW.size <> (SELECT coalesce(max("index") + 1, 0) FROM {s}audit_entry)
-     OR (NEW.size = OLD.size AND (NEW.root <> OLD.root OR NEW.frontier <> OLD.frontier))""",
-    )
-    yield "DROP TRIGGER audit_entry_no_change ON audit_entry"
-    yield from trigger("audit_entry", "audit_entry_no_update", "UPDATE", "ROW", "audit_refuse")
-    yield function("audit_entry_may_go", f"NOT ({MAY_GO})", result="OLD")
-    yield from trigger(
-        "audit_entry", "audit_entry_no_delete", "DELETE", "ROW", "audit_entry_may_go"
-    )
+# Of migration 2, and still there.
+EARLIER = (
+    Trigger(
+        "audit_entry", "audit_entry_no_truncate", "BEFORE TRUNCATE", "STATEMENT", "audit_refuse"
+    ),
+    Trigger("audit_head", "audit_head_one_row", "BEFORE INSERT OR DELETE", "ROW", "audit_refuse"),
+    Trigger("audit_head", "audit_head_no_truncate", "BEFORE TRUNCATE", "STATEMENT", "audit_refuse"),
+    Trigger("audit_head", "audit_head_only_forward", "BEFORE UPDATE", "ROW", "audit_head_forward"),
+)
+
+
+def new_triggers():
+    """Yield the triggers that this migration adds."""
+    row, statement, refuse = "ROW", "STATEMENT", "audit_refuse"
+    entry = "audit_entry"
+    yield Trigger(entry, "audit_entry_no_update", "BEFORE UPDATE", row, refuse)
+    yield Trigger(entry, "audit_entry_no_delete", "BEFORE DELETE", row, "audit_entry_may_go")
     # Once for each statement, so that it costs an append little. What is new continues the log, what
     # is put back is what the tree has there.
-    yield function(
-        "audit_entry_in_place",
-        f"""(first <> ended AND NOT EXISTS (
+    called = "audit_entry_in_place"
+    yield Trigger(entry, called, "AFTER INSERT", statement, called, "new_entries")
+    for table in FIXED:
+        yield Trigger(table, f"{table}_no_change", "BEFORE UPDATE OR DELETE", row, refuse)
+    for table in ("audit_archive", "audit_tile"):
+        yield Trigger(table, f"{table}_in_order", "BEFORE INSERT", row, f"{table}_in_order")
+    for table in KEPT:
+        yield Trigger(table, f"{table}_no_delete", "BEFORE DELETE", row, refuse)
+        yield Trigger(table, f"{table}_fixed", "BEFORE UPDATE", row, f"{table}_fixed")
+    for table in (*FIXED, *KEPT):
+        yield Trigger(table, f"{table}_no_truncate", "BEFORE TRUNCATE", statement, refuse)
+
+
+def triggers():
+    """Return every trigger that guards the log on PostgreSQL."""
+    return [*EARLIER, *new_triggers()]
+
+
+def _source(schema, condition, declared="", first="", result="NEW"):
+    """Return a function's source, which refuses where the condition holds."""
+    condition = condition.format(s=schema + ".")
+    return f"""
+{declared}BEGIN
+  {first}IF {condition} THEN
+    RAISE EXCEPTION '{SAYS}' USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN {result};
+END """
+
+
+def functions(schema):
+    """Return the source of every function that they call, by name; `schema` is quoted already."""
+    dot = schema + "."
+    made = {
+        "audit_refuse": _source(schema, "true"),
+        "audit_head_forward": _source(
+            schema,
+            """NEW.id <> OLD.id OR NEW.size < OLD.size OR NEW.epoch < OLD.epoch
+     OR NEW.size <> (SELECT coalesce(max("index") + 1, 0) FROM {s}audit_entry)
+     OR (NEW.size = OLD.size AND (NEW.root <> OLD.root OR NEW.frontier <> OLD.frontier))""",
+        ),
+        "audit_entry_may_go": _source(schema, f"NOT ({MAY_GO})", result="OLD"),
+        "audit_entry_in_place": _source(
+            schema,
+            f"""(first <> ended AND NOT EXISTS (
       SELECT 1 FROM {{s}}audit_entry e WHERE e."index" = first - 1))
     OR last - first + 1 <> added
     OR (back > 0 AND EXISTS (
       SELECT 1 FROM new_entries n WHERE n."index" < ended AND NOT (
         n.leaf_hash = sha256('\\x00'::bytea || n.body)
         AND {in_tile("n")} AND {in_bundle("n", "a.dropped_at IS NOT NULL")})))""",
-        declared="DECLARE\n  ended bigint; first bigint; last bigint; added bigint; back bigint;\n",
-        first=f"""SELECT size INTO ended FROM {dot}audit_head WHERE id = 1;
+            declared="DECLARE\n  ended bigint; first bigint; last bigint; added bigint; back bigint;\n",
+            first=f"""SELECT size INTO ended FROM {dot}audit_head WHERE id = 1;
   SELECT min("index") FILTER (WHERE "index" >= ended), max("index"),
       count(*) FILTER (WHERE "index" >= ended), count(*) FILTER (WHERE "index" < ended)
     INTO first, last, added, back FROM new_entries;
   """,
-        result="NULL",
-    )
-    yield from trigger(
-        "audit_entry",
-        "audit_entry_in_place",
-        "INSERT",
-        "STATEMENT",
-        "audit_entry_in_place",
-        fires="AFTER",
-        with_rows="REFERENCING NEW TABLE AS new_entries",
-    )
-    for table in FIXED:
-        yield from trigger(table, f"{table}_no_change", "UPDATE OR DELETE", "ROW", "audit_refuse")
-    yield function("audit_archive_in_order", ODD_BUNDLE)
-    yield from trigger(
-        "audit_archive", "audit_archive_in_order", "INSERT", "ROW", "audit_archive_in_order"
-    )
+            result="NULL",
+        ),
+        "audit_archive_in_order": _source(schema, ODD_BUNDLE),
+        # The root is hashed from the tile's own 256, pair by pair (RFC 9162, 2.1).
+        "audit_tile_in_order": _source(
+            schema,
+            f"{ODD_TILE}\n  OR NEW.root <> hashed",
+            declared="DECLARE\n  hashed bytea := NEW.hashes;\n",
+            first="""WHILE length(hashed) > 32 LOOP
+    SELECT string_agg(sha256('\\x01'::bytea || substr(hashed, pair * 64 + 1, 64)), ''::bytea
+        ORDER BY pair)
+      INTO hashed FROM generate_series(0, length(hashed) / 64 - 1) pair;
+  END LOOP;
+  """,
+        ),
+    }
     for table, (columns, forbidden) in KEPT.items():
-        yield from trigger(table, f"{table}_no_delete", "DELETE", "ROW", "audit_refuse")
         changed = " OR ".join(f'NEW."{name}" IS DISTINCT FROM OLD."{name}"' for name in columns)
-        yield function(f"{table}_fixed", f"{changed}\n  OR {forbidden}")
-        yield from trigger(table, f"{table}_fixed", "UPDATE", "ROW", f"{table}_fixed")
-    for table in (*FIXED, *KEPT):
-        yield from trigger(table, f"{table}_no_truncate", "TRUNCATE", "STATEMENT", "audit_refuse")
+        made[f"{table}_fixed"] = _source(schema, f"{changed}\n  OR {forbidden}")
+    return made
+
+
+def search_path(schema):
+    """Return where every function looks names up, as PostgreSQL keeps it."""
+    return f"pg_catalog, {schema}, pg_temp"
+
+
+def postgresql(schema):
+    """Return the statements for PostgreSQL; `schema` is quoted already."""
+    # Prefixes are ranges only where texts are ordered by their bytes.
+    yield 'ALTER TABLE audit_posting ALTER COLUMN term TYPE text COLLATE "C"'
+    for name, source in functions(schema).items():
+        yield f"""CREATE OR REPLACE FUNCTION {schema}.{name}() RETURNS trigger LANGUAGE plpgsql
+SET search_path = {search_path(schema)} AS $${source}$$"""
+    yield "DROP TRIGGER audit_entry_no_change ON audit_entry"
+    for one in new_triggers():
+        rows = f"REFERENCING NEW TABLE AS {one.with_rows}" if one.with_rows else ""
+        yield f"""CREATE TRIGGER {one.name} {one.fires} ON {one.table} {rows}
+FOR EACH {one.level} EXECUTE FUNCTION {schema}.{one.function}()"""
+        # ALWAYS: session_replication_role = replica does not switch it off.
+        yield f"ALTER TABLE {one.table} ENABLE ALWAYS TRIGGER {one.name}"
 
 
 def add(apps, schema_editor):

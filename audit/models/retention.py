@@ -26,6 +26,11 @@ class Archive(models.Model):
     verified_at = models.DateTimeField(null=True)  # read back from the place and compared
     dropped_at = models.DateTimeField(null=True)  # None while (or again) in the database
     restored_at = models.DateTimeField(null=True)
+    restoring_at = models.DateTimeField(null=True)  # somebody began to bring it back
+    # Whether the storage was told by us to hold it, and when telling it failed last, since the last
+    # success.
+    hold_told = models.BooleanField(default=False)
+    hold_failed_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [

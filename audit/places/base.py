@@ -63,6 +63,10 @@ class Place(ABC):
     def names(self, prefix: str = "") -> list[str]:
         """Return the names that begin with `prefix`, sorted."""
 
+    def retained_until(self, name: str) -> datetime | None:
+        """Return until when the storage refuses, whoever asks, to delete what has the name; or None."""
+        return None
+
     @abstractmethod
     def hold(self, name: str, on: bool) -> None:
         """Put what has the name under legal hold, or release it, where `enforces`."""

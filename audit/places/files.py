@@ -51,6 +51,9 @@ class FilePlace(Place):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not replace and path.exists():
                 _same(path, data)
+                # Whoever put it there may have been killed before it was durable.
+                _flush(path)
+                _flush_folders(path.parent, self._folder)
                 return
             temporary = path.parent / f".{secrets.token_hex(8)}"
             try:
@@ -102,6 +105,7 @@ def _link(temporary: Path, path: Path, data: bytes | Path) -> None:
         os.link(temporary, path)
     except FileExistsError:
         _same(path, data)
+        _flush(path)
 
 
 def _same(path: Path, data: bytes | Path) -> None:
@@ -112,14 +116,22 @@ def _same(path: Path, data: bytes | Path) -> None:
 def _flush_folders(folder: Path, top: Path) -> None:
     """Make the new names durable: of the file, and of the folders that were made for it."""
     while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(folder)
         if folder == top:
-            return
+            break
         folder = folder.parent
+    # Also the name of the place's own folder may be new; who may not look above it didn't make it.
+    with contextlib.suppress(PermissionError):
+        _flush(top.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _complain(error: OSError) -> None:

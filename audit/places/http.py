@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
-from audit.errors import PlaceError, PlaceUnavailable
+from audit.errors import PlaceError, PlaceOverfull, PlaceUnavailable
 
 CONNECT_SECONDS = 5.0
 ANSWER_LIMIT = 64 * 1024
@@ -223,12 +223,14 @@ def post(
 
 
 def require_success(answer: Answer) -> None:
-    """Raise PlaceUnavailable or PlaceError unless the answer is a 2xx."""
+    """Raise PlaceUnavailable or PlaceError unless the answer is a 2xx; PlaceOverfull for a 413."""
     status = answer.status
     if 200 <= status < 300:
         return
     if status in (408, 425, 429) or status >= 500:
         raise PlaceUnavailable(f"it answered with status {status}", _retry_after(answer))
+    if status == 413:  # Content Too Large (RFC 9110, 15.5.14)
+        raise PlaceOverfull(f"it refused with status {status}: that was too long for it")
     if 300 <= status < 400:
         raise PlaceError(f"it answered with status {status}: redirects are not followed")
     raise PlaceError(f"it refused with status {status}")

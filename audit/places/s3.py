@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import ipaddress
 import logging
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,6 +61,8 @@ class S3Place(Place):
         if self._prefix:
             checked(self._prefix)
         self._options = {name: values[0] for name, values in options.items()}
+        if "endpoint" in self._options:
+            _check_endpoint(self._options["endpoint"])
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -108,6 +112,11 @@ class S3Place(Place):
                 return sorted(found)
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def retained_until(self, name: str) -> datetime | None:
+        found = self._call("head_object", Key=self._key(name))
+        until: datetime | None = found.get("ObjectLockRetainUntilDate")
+        return until if found.get("ObjectLockMode") == "COMPLIANCE" else None
+
     def hold(self, name: str, on: bool) -> None:
         status = {"Status": "ON" if on else "OFF"}
         self._call("head_object", Key=self._key(name))  # not every server says NoSuchKey below
@@ -128,12 +137,14 @@ class S3Place(Place):
 
     def _send(self, key: str, data: bytes | Path, digest: bytes, wanted: Mapping[str, Any]) -> None:
         """Raises FileExistsError where `wanted` forbids to overwrite and something is there."""
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        size = len(data) if isinstance(data, bytes) else _translated(data.stat).st_size
         if size > PUT_LIMIT:
             raise PlaceError("more than 5 GiB can't be kept under one name")
         checksum = base64.b64encode(digest).decode()
         with contextlib.ExitStack() as stack:
-            body = data if isinstance(data, bytes) else stack.enter_context(data.open("rb"))
+            body = data
+            if isinstance(data, Path):
+                body = stack.enter_context(_translated(functools.partial(data.open, "rb")))
             self._call(
                 "put_object",
                 Key=key,
@@ -189,12 +200,34 @@ def _client(options: Mapping[str, str]) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=options.get("endpoint"),
         region_name=options.get("region"),
         config=config,
     )
+    _check_endpoint(client.meta.endpoint_url)  # the SDK's own settings may name one, too
+    return client
+
+
+def _check_endpoint(url: str) -> None:
+    """Raise PlaceError unless this is https, or plain http to this machine, of which no name is asked."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("https", "http"):
+        raise PlaceError("the bucket's endpoint is no address")
+    if parts.scheme == "http" and not _is_this_machine(host):
+        raise PlaceError("without TLS only this machine is talked to: the endpoint needs https")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _translated(call: Any) -> Any:
@@ -203,8 +236,6 @@ def _translated(call: Any) -> Any:
         return call()
     except (PlaceError, PlaceUnavailable):
         raise
-    except OSError as error:
-        raise PlaceError(f"what to keep can't be read: {error.strerror}") from None
     except Exception as error:
         failure = _failure(error)
         if failure is None:
@@ -227,8 +258,12 @@ def _failure(error: Exception) -> Exception | None:
     )
     if isinstance(error, permanent):
         return PlaceError(f"the bucket can't be asked: {type(error).__name__}")
-    if isinstance(error, sdk.BotoCoreError | sdk.HTTPClientError):
+    # Before OSError: time-outs and failures of TLS are both.
+    passing = sdk.BotoCoreError | sdk.HTTPClientError | ConnectionError | TimeoutError | SSLError
+    if isinstance(error, passing):
         return PlaceUnavailable(f"the bucket does not answer: {type(error).__name__}")
+    if isinstance(error, OSError):
+        return PlaceError(f"what to keep can't be read: {error.strerror}")
     if isinstance(error, ValueError):  # an endpoint that is no address
         return PlaceError("the bucket's endpoint is no address")
     return None

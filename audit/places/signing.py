@@ -17,18 +17,25 @@ from django.conf import settings
 from audit.errors import PlaceError
 
 PREFIX = "whsec_"
+LEAST = 24  # bytes, as Standard Webhooks demands
 
 
 def secret() -> bytes:
-    """Return the shared secret of settings.AUDIT_WEBHOOK_SECRET. Raises PlaceError where none is set.
+    """Return the shared secret of settings.AUDIT_WEBHOOK_SECRET. Raises PlaceError where none will do.
 
-    `whsec_` and base64, as Standard Webhooks writes secrets; any other text is taken as it is.
+    `whsec_` and base64, as Standard Webhooks writes secrets; any other text is taken as it is. Either
+    has 24 bytes at least.
     """
     text = settings.AUDIT_WEBHOOK_SECRET
     if not text:
         raise PlaceError("a webhook needs KMS_AUDIT_WEBHOOK_SECRET, to sign what it sends")
-    if not text.startswith(PREFIX):
-        return bytes(text.encode())
+    found = _decoded(text) if text.startswith(PREFIX) else text.encode()
+    if len(found) < LEAST:
+        raise PlaceError(f"KMS_AUDIT_WEBHOOK_SECRET is too short: it needs {LEAST} bytes")
+    return found
+
+
+def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):

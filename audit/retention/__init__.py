@@ -17,9 +17,11 @@ from audit.retention.archives import (
     next_range,
     register,
     rows_left,
+    unfinished,
     write_bundle,
 )
-from audit.retention.holds import active_holds, held, reaching, sync_holds, trouble
+from audit.retention.holds import active_holds, held, reaching, sync_holds, trouble, under_hold
+from audit.retention.where import check_kept
 
 __all__ = [
     "ENTRIES",
@@ -27,6 +29,7 @@ __all__ = [
     "archived",
     "bring_back",
     "check",
+    "check_kept",
     "delete_rows",
     "held",
     "may_delete",
@@ -36,5 +39,7 @@ __all__ = [
     "rows_left",
     "sync_holds",
     "trouble",
+    "under_hold",
+    "unfinished",
     "write_bundle",
 ]

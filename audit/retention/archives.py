@@ -7,6 +7,7 @@ in the database again once every row is back.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,18 +18,22 @@ from uuid import UUID
 import msgspec
 from django.conf import settings
 from django.db import IntegrityError, connections, transaction
-from django.db.models import Max
+from django.db.models import Exists, Max, OuterRef, QuerySet
 
 from audit import entries, tiles
-from audit.errors import ArchiveFault
+from audit.errors import ArchiveFault, PlaceUnavailable
 from audit.models import Archive, Checkpoint, Entry
-from audit.places import open_place
-from audit.retention import bundles, holds
+from audit.retention import bundles, holds, where
 from audit.store import read_head
 from audit.tiles import WIDTH
 
+log = logging.getLogger(__name__)
+
 ENTRIES = 65_536  # in a bundle, unless somebody wishes another multiple of 256
 CHUNK = 4096  # rows that one transaction deletes
+
+# How long a bundle that somebody brings back is left alone by who drops the rest of another.
+RESTORING = timedelta(hours=1)
 
 _COLUMNS = (*entries.COLUMNS, "leaf_hash", "body")
 _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
@@ -48,6 +53,13 @@ class Written:
     name: str
     sha256: str
     retain_until: datetime | None
+    hold: bool
+
+
+class _Time(msgspec.Struct):
+    """What is read of a body to know its time, in microseconds since the epoch."""
+
+    at: int
 
 
 def archived(index: int, using: str = "default") -> Archive | None:
@@ -87,23 +99,27 @@ def write_bundle(start: int, end: int, using: str = "default") -> Written:
 
     Nothing is written to the database. Raises ArchiveFault, PlaceUnavailable or PlaceError.
     """
-    if not settings.AUDIT_ARCHIVE:
-        raise ArchiveFault("no place for archives is configured")
+    place = where.new()
     checkpoint = _newest_checkpoint(using)
     if checkpoint is None or checkpoint.size < end:
         raise ArchiveFault("no checkpoint covers these entries yet")
-    place = open_place(settings.AUDIT_ARCHIVE)
-    days = settings.AUDIT_RETAIN_DAYS
+    days = settings.AUDIT_RETAIN_DAYS if place.enforces else 0
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) if days else None
-    with tempfile.TemporaryDirectory(prefix="kms-archive-") as folder:
-        path = Path(folder) / "bundle"
-        made = bundles.make(path, start, end, checkpoint, using)
-        name = f"entries/{start:012d}-{end - 1:012d}-{made.sha256[:16]}.jsonl.gz"
-        hold = bool(holds.reaching(made.first_at, made.last_at, using))
-        place.put(name, path, retain_until=until, hold=hold)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kms-archive-") as folder:
+            path = Path(folder) / "bundle"
+            made = bundles.make(path, start, end, checkpoint, using)
+            name = f"entries/{start:012d}-{end - 1:012d}-{made.sha256[:16]}.jsonl.gz"
+            hold = bool(holds.reaching(made.first_at, made.last_at, using))
+            place.put(name, path, retain_until=until, hold=hold)
+    except OSError as error:
+        log.warning("A bundle can't be written to a temporary file: %s", error)
+        raise PlaceUnavailable("a bundle can't be put together on this machine's disk") from None
     for _ in bundles.read(place.read(name), start, end, made.sha256, using):
         pass
-    return Written(start, end, made.first_at, made.last_at, place.url, name, made.sha256, until)
+    return Written(
+        start, end, made.first_at, made.last_at, place.url, name, made.sha256, until, hold
+    )
 
 
 def register(written: Written, at: datetime, using: str = "default") -> Archive:
@@ -118,6 +134,7 @@ def register(written: Written, at: datetime, using: str = "default") -> Archive:
         sha256=written.sha256,
         retain_until=written.retain_until,
         archived_at=at,
+        hold_told=written.hold,
     )
     row.verified_at = at
     row.save(update_fields=["verified_at"])
@@ -127,11 +144,37 @@ def register(written: Written, at: datetime, using: str = "default") -> Archive:
 def check(archive: Archive, using: str = "default") -> int:
     """Read a bundle at its place and compare it with the tree; return the number of its entries.
 
-    Raises ArchiveFault, PlaceUnavailable or PlaceError.
+    The times that legal holds are compared with must be those of its entries' bodies. Raises
+    ArchiveFault, PlaceUnavailable or PlaceError.
     """
-    chunks = open_place(archive.place).read(archive.name)
-    read = bundles.read(chunks, archive.start, archive.end, archive.sha256, using)
-    return sum(len(batch) for batch in read)
+    chunks, count = where.of(archive).read(archive.name), 0
+    first, last = None, None
+    for batch in bundles.read(chunks, archive.start, archive.end, archive.sha256, using):
+        count += len(batch)
+        times = [_time(body) for _, body, _ in batch]
+        first = min(times) if first is None else min(first, *times)
+        last = max(times) if last is None else max(last, *times)
+    assert first is not None and last is not None
+    if (entries.moment(first), entries.moment(last)) != (archive.first_at, archive.last_at):
+        raise ArchiveFault("the bundle's times are not those of its entries")
+    return count
+
+
+def _time(body: bytes) -> int:
+    try:
+        return msgspec.json.decode(body, type=_Time).at
+    except msgspec.MsgspecError:
+        raise ArchiveFault("an entry of the bundle does not have the form of an entry") from None
+
+
+def unfinished(using: str = "default") -> QuerySet[Archive]:
+    """Return the dropped bundles of which entries are in the database still, and not brought back now."""
+    left = Entry.objects.using(using).filter(
+        index__gte=OuterRef("start"), index__lt=OuterRef("end")
+    )
+    busy = datetime.now(UTC) - RESTORING
+    rows = Archive.objects.using(using).exclude(dropped_at=None).exclude(restoring_at__gt=busy)
+    return rows.filter(Exists(left))
 
 
 def rows_left(archive: Archive, using: str = "default") -> int:
@@ -153,7 +196,8 @@ def may_delete(using: str = "default") -> bool:
 def delete_rows(archive: Archive, using: str = "default") -> int:
     """Delete a dropped bundle's entries from the database, some at a time; return how many went.
 
-    The database's triggers look at each. Raises ArchiveFault where they refuse.
+    The database's triggers look at each. Raises ArchiveFault where they refuse, and where somebody
+    brought the bundle back meanwhile.
     """
     connection, gone = connections[using], 0
     for first in range(archive.start, archive.end, CHUNK):
@@ -162,6 +206,10 @@ def delete_rows(archive: Archive, using: str = "default") -> int:
                 if connection.vendor == "postgresql":
                     # Whoever places a hold meanwhile waits, and comes before the next chunk.
                     cursor.execute("LOCK TABLE audit_legalhold IN SHARE MODE")
+                # Whoever says that all is back waits too, and counts what is there then.
+                row = Archive.objects.using(using).select_for_update().filter(pk=archive.pk)
+                if not row.exclude(dropped_at=None).exists():
+                    raise ArchiveFault("the bundle's entries were brought back meanwhile")
                 cursor.execute(
                     'DELETE FROM audit_entry WHERE "index" >= %s AND "index" < %s',
                     [first, min(first + CHUNK, archive.end)],
@@ -178,7 +226,8 @@ def bring_back(archive: Archive, using: str = "default") -> int:
     Raises ArchiveFault, PlaceUnavailable or PlaceError.
     """
     connection, count = connections[using], 0
-    chunks = open_place(archive.place).read(archive.name)
+    chunks = where.of(archive).read(archive.name)
+    Archive.objects.using(using).filter(pk=archive.pk).update(restoring_at=datetime.now(UTC))
     for batch in bundles.read(chunks, archive.start, archive.end, archive.sha256, using):
         indices = [index for index, _, _ in batch]
         with transaction.atomic(using=using):

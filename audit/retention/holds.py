@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
-from datetime import datetime
+from datetime import UTC, datetime
 
-from django.db.models import Q
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from audit.errors import AuditError
+from audit.errors import AuditError, PlaceUnavailable
 from audit.models import Archive, LegalHold
-from audit.places import open_place
+from audit.retention import where
 
 log = logging.getLogger(__name__)
-_lock = threading.Lock()
-# The newest placing or release that this process has carried to the archive's storage.
-_synced: datetime | None = None
-_trouble = ""
+
+AT_ONCE = 1000  # bundles that one call tells of
+AWAY = 3  # a storage that was away for so many of them is left alone until the next call
 
 
 def active_holds(using: str = "default") -> list[LegalHold]:
@@ -41,48 +39,58 @@ def _reaches(hold: LegalHold, first: datetime, last: datetime) -> bool:
     return hold.since <= last and (hold.until is None or hold.until > first)
 
 
+def under_hold(using: str = "default") -> Exists:
+    """Return the condition, for a query of bundles, that an active hold reaches into one."""
+    holds = LegalHold.objects.using(using).filter(
+        Q(until=None) | Q(until__gt=OuterRef("first_at")),
+        released_at=None,
+        since__lte=OuterRef("last_at"),
+    )
+    return Exists(holds)
+
+
+def _to_tell(using: str) -> QuerySet[Archive]:
+    """Return the bundles of which the storage was last told something else."""
+    rows = Archive.objects.using(using)
+    return rows.filter(
+        Q(under_hold(using), hold_told=False) | Q(~under_hold(using), hold_told=True)
+    )
+
+
 def sync_holds(using: str = "default") -> int:
     """Tell the archive's storage which bundles are under legal hold; return how many were told.
 
-    Costs two queries where no hold was placed or released since the last call of this process. What
-    fails is tried again by the next call; trouble() says so meanwhile.
+    Only of those where it was told otherwise, so that a flag that others set stays. Each bundle by
+    itself: one that fails stops no other, and is tried again by the next call; trouble() says so.
     """
-    global _synced, _trouble
-    with _lock:
-        known = _synced
-        holds = list(LegalHold.objects.using(using).all())
-        moves = [at for hold in holds for at in (hold.placed_at, hold.released_at) if at]
-        newest = max(moves, default=None)
-        if newest is None or (known is not None and newest <= known):
-            return 0
+    told, away = 0, 0
+    # What failed before comes last.
+    rows = _to_tell(using).order_by(F("hold_failed_at").asc(nulls_first=True), "start")
+    for row in list(rows[:AT_ONCE]):
+        wanted = not row.hold_told
         try:
-            told = _tell(holds, using)
+            where.of(row).hold(row.name, wanted)
         except AuditError as error:
-            _trouble = "The archive's storage could not be told of a legal hold; it is tried again."
-            log.warning("Legal holds wait for the archive's storage: %s", error)
-            return 0
-        _synced, _trouble = newest, ""
-        return told
-
-
-def _tell(holds: list[LegalHold], using: str) -> int:
-    told = 0
-    for archive in Archive.objects.using(using).order_by("start"):
-        touching = [one for one in holds if _reaches(one, archive.first_at, archive.last_at)]
-        if touching:
-            on = any(one.released_at is None for one in touching)
-            open_place(archive.place).hold(archive.name, on)
-            told += 1
+            log.warning("A legal hold waits for the archive's storage: %s", error)
+            _note(using, row, hold_failed_at=datetime.now(UTC))
+            away += isinstance(error, PlaceUnavailable)
+            if away == AWAY:
+                break
+            continue
+        _note(using, row, hold_told=wanted, hold_failed_at=None)
+        told += 1
     return told
 
 
-def trouble() -> str:
-    """Return in a sentence what keeps legal holds from reaching the storage, or ""."""
-    return _trouble
+def _note(using: str, row: Archive, **values: object) -> None:
+    Archive.objects.using(using).filter(pk=row.pk).update(**values)
 
 
-def forget() -> None:
-    """Begin anew, as a process does: for tests, which have a database each."""
-    global _synced, _trouble
-    with _lock:
-        _synced, _trouble = None, ""
+def trouble(using: str = "default") -> str:
+    """Return in a sentence what keeps legal holds from reaching the storage, or "".
+
+    The rows say so: any process can ask. Raises django.db.Error.
+    """
+    if not _to_tell(using).exclude(hold_failed_at=None).exists():
+        return ""
+    return "The archive's storage could not be told of a legal hold; it is tried again."

@@ -4,6 +4,6 @@ settings.AUDIT_STREAMS names them; see docs/audit/streams.md.
 """
 
 from audit.streams.delivery import deliver_all
-from audit.streams.state import trouble
+from audit.streams.state import reached, trouble
 
-__all__ = ["deliver_all", "trouble"]
+__all__ = ["deliver_all", "reached", "trouble"]

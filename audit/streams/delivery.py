@@ -16,7 +16,7 @@ from typing import Protocol
 from django.db import Error, connections
 
 from audit import writer
-from audit.errors import AuditError, PlaceUnavailable
+from audit.errors import AuditError, PlaceError, PlaceOverfull, PlaceUnavailable, StreamError
 from audit.events import uuid7
 from audit.places.http import Cutter
 from audit.streams import batches, state
@@ -28,6 +28,8 @@ from audit.streams.syslog import SyslogSender
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
+# A receiver that refused a batch as too long gets twice as many entries again after so many batches.
+GROW_AFTER = 100
 
 
 class Sender(Protocol):
@@ -89,6 +91,8 @@ class Runner:
         self._pace = pace()
         self._holder = uuid7()
         self._sender: Sender | None = None
+        self._limit = batches.ENTRIES
+        self._taken = 0
 
     def run(self) -> None:
         """Deliver until told to stop; on leaving close this thread's connections."""
@@ -103,6 +107,8 @@ class Runner:
         """Deliver one batch, where there is one; return how long to wait before the next turn."""
         try:
             delivered = self.deliver_one()
+        except PlaceOverfull:
+            return 0  # at once, with half of it
         except AuditError as error:
             if self.stop.is_set():
                 return 0
@@ -122,26 +128,54 @@ class Runner:
         return 0 if delivered else self._pace.poll
 
     def deliver_one(self) -> int:
-        """Deliver the next batch and move the cursor; return how many entries it had.
+        """Deliver the next batch and move the cursor; return by how many entries.
 
         0 where there is nothing new or another keeper delivers this stream.
         """
         # Nothing is written while nothing happens.
-        if state.position(self.stream, self.using).next >= writer.head(self.using).size:
+        if not self._is_behind():
             return 0
         cursor = state.claim(self.stream, self._holder, self.using)
         if cursor is None:
             return 0
-        batch = batches.following(self.stream, cursor.next, self.using)
+        size = writer.head(self.using).size
+        batch = batches.following(self.stream, cursor.next, size, self.using, self._limit)
         if batch is None:
             return 0
+        if batch.messages:
+            self._send(batch)
+        state.move(self.stream, batch.start, batch.end, self.using)
+        return batch.end - batch.start
+
+    def _is_behind(self) -> bool:
+        """Tell whether there are entries to deliver. Raises StreamError where the log has become shorter."""
+        # In this order: the log only grows meanwhile.
+        cursor = state.position(self.stream, self.using)
+        size = writer.head(self.using).size
+        if cursor.next > size and cursor.delivered_at is not None:
+            raise StreamError(
+                f"{cursor.next} entries were delivered, and the log has {size}: verify the log"
+            )
+        return cursor.next < size
+
+    def _send(self, batch: Batch) -> None:
+        """Send a batch; where it is too long for the receiver, the next ones are half of it."""
         if self._sender is None:
             self._sender = (
                 SyslogSender(self.stream) if self.stream.is_syslog else HookSender(self.stream)
             )
-        self._sender.send(batch, self.cutter)
-        state.move(self.stream, batch.start, batch.end, self.using)
-        return len(batch.messages)
+        try:
+            self._sender.send(batch, self.cutter)
+        except PlaceOverfull as error:
+            count, self._taken = len(batch.messages), 0
+            self._limit = max(1, count // 2)
+            if count == 1:
+                told = f"entry {batch.messages[0].index} alone is too long for the receiver"
+                raise PlaceError(told) from error
+            raise
+        self._taken += 1
+        if self._taken >= GROW_AFTER:
+            self._limit, self._taken = min(batches.ENTRIES, 2 * self._limit), 0
 
     def release(self) -> None:
         """Let another keeper go on at once."""

@@ -23,7 +23,10 @@ class HookSender:
         self._secret = signing.secret()
 
     def send(self, batch: Batch, cutter: Cutter) -> None:
-        """Deliver a batch. Raises PlaceUnavailable or PlaceError where it may not have been taken."""
+        """Deliver a batch. Raises PlaceUnavailable or PlaceError where it may not have been taken.
+
+        PlaceOverfull where fewer entries may be taken.
+        """
         body = b"".join(message.line + b"\n" for message in batch.messages)
         # The same batch again has the same id.
         digest = hashlib.sha256(self._stream.identity.encode() + body).hexdigest()[:16]

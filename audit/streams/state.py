@@ -68,6 +68,27 @@ def failing(stream: Stream, problem: str, using: str = "default") -> None:
     table.update(problem=problem[:PROBLEM_LIMIT])
 
 
+def reached(using: str = "default") -> int | None:
+    """Return the index before which every configured stream has delivered all; None without streams.
+
+    What is not below it must stay in the database. Where an address can't be used, nobody knows
+    which cursor is its: all of them count.
+    """
+    streams, problems = configured()
+    if not streams and not problems:
+        return None
+    table = Cursor.objects.using(using)
+    if not problems:
+        table = table.filter(stream__in=[one.identity for one in streams])
+    found = dict(table.values_list("stream", "next"))
+    # A stream that nobody has begun yet begins here.
+    size = writer.head(using).size
+    begins = [
+        size if one.start is None else one.start for one in streams if one.identity not in found
+    ]
+    return min([*found.values(), *begins], default=0)
+
+
 def trouble(using: str = "default") -> str:
     """Return in a sentence which streams don't get what they should, or ""."""
     streams, problems = configured()

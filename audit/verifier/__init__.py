@@ -15,10 +15,11 @@ from django.db import connections
 from audit import proofs
 from audit.evidence import verify as rules
 from audit.merkle import Frontier
-from audit.models import Archive, Entry, PersonalValue
+from audit.models import Entry, PersonalValue
 from audit.personal import commit
 from audit.store import LogHead, read_head
 from audit.verifier import archived, rows
+from audit.verifier.index import check_index
 from audit.verifier.report import Bad, Finding, Findings, Report
 from audit.verifier.signed import SignedWatch
 from audit.verifier.tiles import TileWatch, Tree
@@ -37,18 +38,20 @@ def verify(
     earlier: Sequence[str] = (),
     policy: rules.Policy | None = None,
     with_archives: bool = False,
+    with_index: bool = False,
 ) -> Report:
     """Walk the log in order, at constant memory, and compare it with all that is known of it.
 
-    That is its head, its tiles, its checkpoints and their signatures, the states that keys can have,
-    the votes behind what was approved, and the personal data beside the entries. For entries before
+    That is its head, its tiles, its checkpoints and their signatures, what its signer and the other
+    memories remember (settings.AUDIT_MEMORIES), the states that keys can have, the votes behind what
+    was approved, the personal data beside the entries, and some of the search index. For entries before
     `start` only the stored leaf hashes are read (their bodies were verified earlier, and the root
     covers the hashes). `progress` is called with the number of entries done. `earlier` are signed
     checkpoints that somebody kept elsewhere, `policy` says whose signatures are asked for.
-    `with_archives` also reads what was dropped from the database. Entries that others append
-    meanwhile are not looked at.
+    `with_archives` also reads what was dropped from the database, `with_index` compares the whole
+    search index. Entries that others append meanwhile are not looked at.
     """
-    return _Walk(using, start, progress, earlier, policy).run(with_archives)
+    return _Walk(using, start, progress, earlier, policy).run(with_archives, with_index)
 
 
 def prove(index: int, using: str = "default") -> list[bytes]:
@@ -73,16 +76,18 @@ class _Walk:
         policy: rules.Policy | None,
     ) -> None:
         self._using, self._start, self._progress = using, start, progress
-        self._head = read_head(connections[using])
         self._findings = Findings()
+        # What is remembered before the head: a log that grows meanwhile is never taken for a cut one.
+        self._signed = SignedWatch(using, self._findings, earlier, policy)
+        self._marked = archived.marked(using)
+        self._head = read_head(connections[using])
         self._tiles = TileWatch(using, self._findings)
         self._tree = Tree(self._tiles)
-        self._signed = SignedWatch(using, self._findings, earlier, policy)
-        dropped = Archive.objects.using(using).filter(dropped_at__isnull=False).exists()
-        whole = not start and not dropped
+        whole = not start
         self._lives, self._approvals = rules.Lives(whole), rules.Approvals(whole)
+        self._forms = rules.Forms(whole)
 
-    def run(self, with_archives: bool) -> Report:
+    def run(self, with_archives: bool, with_index: bool) -> Report:
         """Do it."""
         findings, head, tree = self._findings, self._head, self._tree
         try:
@@ -93,12 +98,14 @@ class _Walk:
         else:
             if self._progress:
                 self._progress(tree.size)
-        # Checkpoints are compared with the log as it is now: it may have grown under the walk.
-        now = read_head(connections[self._using]).size
-        self._signed.finish(tree.size, max(now, head.size) if tree.size == head.size else tree.size)
-        if tree.size == head.size:
-            self._tiles.finish(now)
+        ended = tree.size == head.size
+        self._signed.finish(tree.size, to_the_end=ended)
+        if ended:
+            self._tiles.finish(read_head(connections[self._using]).size)
+        archived.check_marks(self._using, self._marked, findings)
         self._personal()
+        if ended and not findings.count:  # else the entries say nothing about the index
+            check_index(self._using, findings, whole=with_index)
         if with_archives:
             archived.check_archives(self._using, findings)
         self._summary()
@@ -106,13 +113,17 @@ class _Walk:
 
     def _entries(self) -> None:
         tree, signed, progress = self._tree, self._signed, self._progress
-        if signed.next_size == 0:
+        if signed.next_size is not None and signed.next_size <= 0:
             signed.pass_by(tree)
         for index, leaf, row in rows.walk(self._using, self._head.size, self._start):
             if row is not None:
                 body = rows.look(row, index)
                 if body["approvals"] or "states" in body["facts"] or body["v"] == 1:
                     self._rules(index, body)
+                else:
+                    self._forms.second()
+            elif index >= self._start:  # it lies in an archive: what it says is not known here
+                self._lives.whole = self._approvals.whole = self._forms.whole = False
             tree.append(leaf)
             if tree.size == signed.next_size:
                 signed.pass_by(tree)
@@ -120,7 +131,8 @@ class _Walk:
                 progress(tree.size)
 
     def _rules(self, index: int, body: Any) -> None:
-        for problem in (*self._lives.see(body), *self._approvals.see(body)):
+        said = (*self._forms.see(body), *self._lives.see(body), *self._approvals.see(body))
+        for problem in said:
             self._findings.add(index, f"Entry {index} {problem}")
 
     def _end(self) -> None:
@@ -141,10 +153,10 @@ class _Walk:
         page, count = table, 0
         while found := list(page.values_list("commitment", "value", "salt")[:PAGE]):
             for text, value, salt in found:
-                if value is None or salt is None:
-                    continue  # erased; the database sees to it that both went
+                if value is None and salt is None:
+                    continue  # erased
                 count += 1
-                if commit(bytes(salt), value) != text:
+                if not isinstance(value, str) or commit(rows.as_bytes(salt), value) != text:
                     self._findings.add(None, "A personal value is not what the entries commit to.")
             page = table.filter(commitment__gt=found[-1][0])
         self._findings.checked.append(f"{count} personal values, each against its commitment.")
@@ -155,6 +167,7 @@ class _Walk:
             f"{lives.moves} changes of a key's state, each against what may follow.",
             f"{votes.judged} approved actions, each against its votes.",
         ]
+        findings.notes += self._forms.notes()
         if votes.unknown:
             findings.notes.append(
                 f"{votes.unknown} entries rest on votes that could not be judged."

@@ -21,6 +21,12 @@ TILES_AT_ONCE = 16
 # What databases give bytes as; SQLite keeps a column's value as whatever type it was written.
 BINARY = (bytes, bytearray, memoryview)
 
+
+def as_bytes(value: object) -> bytes:
+    """Return what a column of bytes holds; nothing where it is something else."""
+    return bytes(value) if isinstance(value, BINARY) else b""
+
+
 # index, leaf hash, the entry's row where it is to be looked at as a whole
 Step = tuple[int, bytes, tuple[Any, ...] | None]
 
@@ -81,7 +87,7 @@ def _dropped(using: str, first: int, end: int) -> Iterator[Step]:
             break
         last = min(covered, (number + TILES_AT_ONCE) * WIDTH)
         while at < last and at // WIDTH in known:
-            for leaf in tiles.split(bytes(known[at // WIDTH]))[at % WIDTH :]:
+            for leaf in tiles.split(as_bytes(known[at // WIDTH]))[at % WIDTH :]:
                 if at < last:
                     yield at, leaf, None
                     at += 1

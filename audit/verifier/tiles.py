@@ -8,6 +8,7 @@ from audit.merkle import Frontier, node_hash
 from audit.models import Tile
 from audit.tiles import WIDTH, split
 from audit.verifier.report import Findings
+from audit.verifier.rows import as_bytes
 
 PAGE = 64  # tiles that are read at once, 8 KiB each
 LEVELS = 8  # 256^8 entries are more than a bigint counts
@@ -104,5 +105,7 @@ class TileWatch:
         rows = Tile.objects.using(self._using).filter(level=level).order_by("number")
         page = rows
         while found := list(page.values_list("number", "hashes", "root")[:PAGE]):
-            yield from ((number, bytes(hashes), bytes(root)) for number, hashes, root in found)
+            yield from (
+                (number, as_bytes(hashes), as_bytes(root)) for number, hashes, root in found
+            )
             page = rows.filter(number__gt=found[-1][0])

@@ -30,7 +30,8 @@ def saved_filter(reference: str, parameters: Parameters) -> Target[SavedFilter]:
     row = SavedFilter.objects.filter(pk=wanted).first() if wanted else None
     if row is None:
         raise NotFound("There is no such saved filter.")
-    return Target(row, "saved_filter", str(row.id), row.name)
+    # Without its name, which may be somebody's.
+    return Target(row, "saved_filter", str(row.id), "")
 
 
 @gate.change(Action.SAVE_FILTER, on=targets.house)
@@ -58,7 +59,7 @@ def save_filter(
         row = SavedFilter(owner=owner, name=called, created_at=change.now)
     row.query, row.shared = wanted, parameters.yes_or_no(shared, "shared")
     row.save()
-    change.about = Subject("saved_filter", str(row.id), row.name)
+    change.about = Subject("saved_filter", str(row.id))
     # What is looked for may be a person's name, so only what kind of question it is stands here.
     change.facts |= {"members": sorted(wanted), "shared": row.shared}
     return row
@@ -72,7 +73,7 @@ def delete_filter(change: Change[SavedFilter], *, reason: str = "") -> SavedFilt
         raise Denied(
             "Only who saved a filter deletes it; an administrator also those that are shared."
         )
-    change.about = Subject("saved_filter", str(row.id), row.name)
+    change.about = Subject("saved_filter", str(row.id))
     SavedFilter.objects.filter(pk=row.pk).delete()
     return row
 

@@ -18,7 +18,7 @@ from keys.callers import Kind, Role
 from keys.errors import Conflict, Denied, Invalid
 from keys.gate.changes import Change
 from keys.models import Principal
-from keys.names import slug
+from keys.names import display_name, slug
 from keys.secret import Secret
 
 PEOPLE = [Role.ADMINISTRATOR.value, Role.AUDITOR.value, Role.OFFICER.value]
@@ -32,7 +32,15 @@ class Appointed:
     password: Secret | None
 
 
-@gate.change(Action.CREATE_PERSON, on=targets.house)
+def _as_kept(change: Change[None], arguments: dict[str, Any]) -> None:
+    """Have the names voted on and recorded as the account will have them, however they were typed."""
+    arguments["name"] = display_name(arguments["name"])
+    if not isinstance(arguments["username"], str):
+        raise Invalid("The user name must be text.", field="username")
+    arguments["username"] = slug(arguments["username"], "username")
+
+
+@gate.change(Action.CREATE_PERSON, on=targets.house, prepare=_as_kept)
 def create_person(
     change: Change[None], *, name: str, username: str, role: str, reason: str = ""
 ) -> Appointed:
@@ -41,7 +49,7 @@ def create_person(
     return _add(change, name, username, role)
 
 
-@gate.change(Action.APPOINT_OFFICER, on=targets.house)
+@gate.change(Action.APPOINT_OFFICER, on=targets.house, prepare=_as_kept)
 def appoint_officer(
     change: Change[None], *, name: str, username: str, reason: str = ""
 ) -> Appointed:

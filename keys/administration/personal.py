@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from auditlog.models import LogEntry
 
-from audit import personal, retention
+from audit import exports, personal, retention
 from audit.events import Subject
 from keys import approvals, gate, names, targets
 from keys.actions import Action
+from keys.administration.retention import HOLDS
 from keys.callers import Kind
 from keys.errors import Conflict
 from keys.gate.changes import Change
@@ -23,6 +24,8 @@ def erase_person(change: Change[Principal], *, reason: str = "") -> Principal:
     as a reason is not searched. Raises Conflict. There is no way back.
     """
     row = change.row
+    # A hold that is placed meanwhile comes first.
+    change.rest_on(*HOLDS)
     if row.kind != Kind.PERSON:
         raise Conflict(
             "Only people have personal data; this account is an application's or a service's."
@@ -35,6 +38,7 @@ def erase_person(change: Change[Principal], *, reason: str = "") -> Principal:
         )
     known = {row.name, *([row.user.get_username()] if row.user else [])}
     erased = personal.erase(str(row.id), known)
+    exports.forget_person(str(row.id), known)
     _forget_sign_in(row)
     _forget_requests(row, known)
     LogEntry.objects.filter(

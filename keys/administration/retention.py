@@ -11,13 +11,14 @@ from typing import Any
 
 from django.conf import settings
 
-from audit import retention
-from audit.errors import ArchiveFault, PlaceError, PlaceUnavailable
+from audit import retention, streams
+from audit.errors import ArchiveFault, AuditError, PlaceError, PlaceUnavailable
 from audit.events import Subject
 from audit.models import Archive, LegalHold
 from audit.tiles import WIDTH
 from keys import clock, gate, names, parameters, targets
 from keys.actions import Action
+from keys.callers import Door
 from keys.errors import AlreadyExists, Conflict, Invalid, KeyServiceError, Unavailable
 from keys.gate.changes import Change
 from keys.services import scheduler
@@ -32,6 +33,15 @@ AT_ONCE = 4
 # After a failure the sweep leaves the archive alone for so long: each try is an entry of the log.
 REST = timedelta(minutes=15)
 _rest_until: datetime | None = None
+_resting: dict[int, datetime] = {}  # bundles that can't be dropped, and until when each is let be
+# Failures that one sweep puts up with.
+FAILURES = 8
+# A storage that can't be used for so many bundles is away; for one, it may be that bundle's own fault.
+AWAY = 2
+# The subject that holds move: what must not happen under one rests on it.
+HOLDS = ("house", "holds")
+# Bringing a bundle back takes as long as it is large: a request does it up to this size.
+RESTORED_AT_ONCE = 65_536
 
 
 @dataclass(slots=True)
@@ -89,7 +99,6 @@ def archive_audit(
     assert written is not None
     row = retention.register(written, change.now)
     change.facts |= _facts(row)
-    change.also(retention.sync_holds)
     return row
 
 
@@ -110,18 +119,30 @@ def _may_drop(change: Change[Archive], arguments: dict[str, Any]) -> None:
     if row.dropped_at is not None and not retention.rows_left(row):
         raise Conflict("These entries are not in the database.")
     _check_holds(row)
+    _check_streams(row)
     if not retention.may_delete():
         raise Conflict(
             "The application's database role may not delete entries: run "
             "`python manage.py archive_audit drop` as the role that owns the tables."
         )
     with _told():
+        retention.check_kept(row)
         retention.check(row)
 
 
 def _check_holds(row: Archive) -> None:
     if held := retention.reaching(row.first_at, row.last_at):
         raise Conflict(f"A legal hold is in force: {held[0].name}. Nothing is dropped under it.")
+
+
+def _check_streams(row: Archive) -> None:
+    reached = streams.reached()
+    # A drop that was begun is finished: a stream that is new since then gets no more by waiting.
+    if reached is not None and reached < row.end and row.dropped_at is None:
+        raise Conflict(
+            f"A stream has delivered the entries before {reached} only: what it still has to deliver "
+            "is not dropped."
+        )
 
 
 @gate.change(Action.DROP_AUDIT, on=targets.archive, prepare=_may_drop)
@@ -132,6 +153,7 @@ def drop_audit(change: Change[Archive], *, reason: str = "") -> Archive:
     where the bundle is not what the tree says, or where the database's role may not.
     """
     row = change.row
+    change.rest_on(*HOLDS)
     _check_holds(row)
     if row.dropped_at is None:
         row.dropped_at = change.now
@@ -150,6 +172,12 @@ def _dropped(row: Archive) -> Archive:
 def _bring_back(change: Change[Archive], arguments: dict[str, Any]) -> None:
     if change.row.dropped_at is None:
         raise Conflict("These entries are in the database.")
+    size = change.row.end - change.row.start
+    if change.caller.door in (Door.REST, Door.CONSOLE) and size > RESTORED_AT_ONCE:
+        raise Conflict(
+            f"The bundle has {size:,} entries, more than a request can bring back: run "
+            f"`python manage.py archive_audit restore {change.row.start}`."
+        )
     with _told():
         retention.bring_back(change.row)
 
@@ -158,11 +186,12 @@ def _bring_back(change: Change[Archive], arguments: dict[str, Any]) -> None:
 def restore_audit(change: Change[Archive], *, reason: str = "") -> Archive:
     """Put a bundle's entries back into the database, each compared with the tree, for reading.
 
-    Raises Conflict where they are there or the bundle is not what the tree says.
+    Raises Conflict where they are there, where the bundle is not what the tree says, or where it is
+    larger than a request over REST or in the console can bring back.
     """
     row = change.row
-    row.dropped_at, row.restored_at = None, change.now
-    row.save(update_fields=["dropped_at", "restored_at"])
+    row.dropped_at, row.restored_at, row.restoring_at = None, change.now, None
+    row.save(update_fields=["dropped_at", "restored_at", "restoring_at"])
     change.facts |= _facts(row)
     return row
 
@@ -195,7 +224,7 @@ def place_hold(
     )
     change.about = Subject("hold", str(row.id), row.name)
     change.facts |= {"since": begins.isoformat(), "until": ends.isoformat() if ends else None}
-    change.also(retention.sync_holds)
+    change.touch(*HOLDS)
     return row
 
 
@@ -207,7 +236,7 @@ def release_hold(change: Change[LegalHold], *, reason: str = "") -> LegalHold:
         raise Conflict("The hold was released already.")
     row.released_at, row.released_by = change.now, change.caller.principal_id
     row.save(update_fields=["released_at", "released_by"])
-    change.also(retention.sync_holds)
+    change.touch(*HOLDS)
     return row
 
 
@@ -215,7 +244,7 @@ def keep_trail() -> None:
     """Archive what is older than KMS_AUDIT_KEEP_DAYS, and drop what was archived; the sweep does this.
 
     Where the database's role may not delete, dropping is left to the owner's command. After a failure
-    it rests for a quarter of an hour.
+    it rests for a quarter of an hour; a bundle that can't be dropped rests by itself.
     """
     global _rest_until
     retention.sync_holds()
@@ -226,32 +255,57 @@ def keep_trail() -> None:
         return
     before = now - timedelta(days=settings.AUDIT_KEEP_DAYS)
     try:
+        _drop_due(before)  # first: it needs nothing that writing a bundle needs
         for _ in range(AT_ONCE):
             found = retention.next_range(before=before)
             if found is None or found[1] - found[0] < FEWEST:
                 break
             archive_audit(scheduler(), before=before.isoformat(), reason="due")
-        if retention.may_delete():
-            for row in droppable(before)[:AT_ONCE]:
-                drop_audit(scheduler(), str(row.start), reason="due")
-    except KeyServiceError as error:
+        _drop_due(before)
+    except (KeyServiceError, AuditError, OSError) as error:
         _rest_until = now + REST
-        logger.warning("The trail's archive has to wait: %s", error.code)
+        logger.warning("The trail's archive has to wait: %s", _kind(error))
+
+
+def _kind(error: Exception) -> str:
+    return error.code if isinstance(error, KeyServiceError) else type(error).__name__
+
+
+def _drop_due(before: datetime) -> None:
+    """Drop some bundles that are due. One that can't be dropped stops no other."""
+    if not retention.may_delete():
+        return
+    now, done, failed, away = clock.now(), 0, 0, 0
+    for row in droppable(before):
+        if now < _resting.get(row.start, now):
+            continue
+        try:
+            drop_audit(scheduler(), str(row.start), reason="due")
+        except (Conflict, Unavailable) as error:
+            _resting[row.start] = now + REST
+            failed += 1
+            away += isinstance(error, Unavailable)
+            if away == AWAY:
+                raise
+            logger.warning("The bundle %s can't be dropped: %s", row, error)
+        else:
+            _resting.pop(row.start, None)
+            done += 1
+        if done == AT_ONCE or failed == FAILURES:
+            break
 
 
 def droppable(before: datetime | None = None) -> list[Archive]:
     """Return the verified bundles (older than `before`) that no hold keeps and that are to be dropped.
 
-    What somebody brought back to read stays until somebody drops it again.
+    None that a stream to a SIEM has still to deliver. Also those whose drop was interrupted,
+    whatever their age. What somebody brought back to read stays until somebody drops it again.
     """
-    rows = Archive.objects.filter(dropped_at=None, restored_at=None).exclude(verified_at=None)
+    rows = Archive.objects.filter(dropped_at=None, restored_at=None)
     if before is not None:
         rows = rows.filter(last_at__lt=before)
-    holds = retention.active_holds()
-    return [
-        row
-        for row in rows.order_by("start")
-        if not any(
-            h.since <= row.last_at and (h.until is None or h.until > row.first_at) for h in holds
-        )
-    ]
+    free = ~retention.under_hold()
+    rows = rows.filter(free).exclude(verified_at=None)
+    if (reached := streams.reached()) is not None:
+        rows = rows.filter(end__lte=reached)
+    return sorted([*retention.unfinished().filter(free), *rows], key=lambda row: row.start)

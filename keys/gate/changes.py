@@ -82,6 +82,7 @@ class Change(Generic[S]):
     cited: list[str] = field(default_factory=list)
     then: Callable[[], Any] | None = None
     besides: list[Callable[[], object]] = field(default_factory=list)
+    resting: set[str] = field(default_factory=set)
 
     @property
     def row(self) -> S:
@@ -97,7 +98,11 @@ class Change(Generic[S]):
             subjects.add(f"classification:{self.target.classification.id}")
         if self.approval is not None or self.action.row.quorum is Quorum.HOUSE:
             subjects.add(OFFICERS)
-        return subjects
+        return subjects | self.resting
+
+    def rest_on(self, kind: str, identity: object) -> None:
+        """Name a subject more whose change makes this to be decided again."""
+        self.resting.add(f"{kind}:{identity}")
 
     def told(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the facts of an entry: what was asked, why, and what the change itself adds."""

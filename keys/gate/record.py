@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from audit import refusals, writer
 from audit.errors import AuditError, LogRolledBack, QueueFull, Superseded
@@ -20,6 +22,7 @@ Events = tuple[Event, ...]
 
 NO_SUBJECTS: frozenset[str] = frozenset()
 TOO_MUCH = "The audit log has too much waiting; try again."
+TOO_SLOW = "The audit log did not answer in time."
 # Long enough for a slow disk; the appender itself gives up sooner and says why.
 WAIT_SECONDS = 30
 # Whose refusal was told in which minute: (account, credential, reason).
@@ -126,7 +129,7 @@ def wait(told: Event | Events, epoch: int = 0, subjects: frozenset[str] = NO_SUB
     except AuditError as error:
         raise translated(error) from None
     except TimeoutError:
-        raise LogUnavailable("The audit log did not answer in time.") from None
+        raise LogUnavailable(TOO_SLOW) from None
 
 
 async def wait_aio(
@@ -137,11 +140,14 @@ async def wait_aio(
     if _only_counted(events[0]):
         return -1
     try:
-        return await writer.appender().submit_aio(*events, epoch=epoch, subjects=subjects)
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await writer.appender().submit_aio(*events, epoch=epoch, subjects=subjects)
     except QueueFull:
         raise Busy(TOO_MUCH) from None
     except AuditError as error:
         raise translated(error) from None
+    except TimeoutError:
+        raise LogUnavailable(TOO_SLOW) from None
 
 
 def _several(told: Event | Events) -> Events:

@@ -11,13 +11,23 @@ from keys.trail.exporting import (
 )
 from keys.trail.filters import find_filter, list_filters, owners
 from keys.trail.proving import latest_checkpoint, prove_at, prove_consistency
-from keys.trail.reading import PAGE, Proof, find_entry, log_head, prove_entry, search_audit
+from keys.trail.reading import (
+    PAGE,
+    Proof,
+    citing,
+    find_entry,
+    log_head,
+    prove_entry,
+    search_audit,
+    written,
+)
 from keys.trail.verifying import root_at, verify_audit
 
 __all__ = [
     "FORMATS",
     "PAGE",
     "Proof",
+    "citing",
     "create_export",
     "export_audit",
     "export_content",
@@ -36,4 +46,5 @@ __all__ = [
     "root_at",
     "search_audit",
     "verify_audit",
+    "written",
 ]

@@ -9,11 +9,24 @@ from typing import Any
 
 from audit import search
 from audit.errors import UnclearSearch
+from audit.events import Outcome, Personal, Told
 from audit.search import Filters
-from keys import targets
+from keys import names, targets
+from keys.actions import ACTIONS
+from keys.callers import Door
 from keys.errors import Invalid, NotFound
+from keys.models import Classification
 
 _ABOUT = ("key", "classification", "key_store", "principal")
+TOLD_LENGTH = 200
+_VOCABULARIES = {
+    "action": frozenset([*(action.value for action in ACTIONS), "authenticate"]),
+    "outcome": frozenset(outcome.value for outcome in Outcome),
+    "door": frozenset(door.value for door in Door),
+    "object_kind": frozenset([*_ABOUT, "credential", "grant", "approval", "job", "house", "log",
+                              "door", "entry", "address", "ceremony", "drift", "listing", "root_key",
+                              "saved_filter", "export", "legal_hold", "hold", "archive"]),
+}  # fmt: skip
 
 
 def resolved(filters: Filters) -> Filters:
@@ -53,13 +66,35 @@ def _classification(reference: str) -> str:
         return reference
 
 
-def told(filters: Filters) -> dict[str, str]:
-    """Return the filters that were set, as an entry tells them."""
-    said = {}
+def told(filters: Filters) -> dict[str, Told]:
+    """Return the filters that were set, as an entry tells them.
+
+    Plain are times, words of a vocabulary and ids, also those that a name stood for. Whatever else
+    somebody typed may be somebody's name: it is personal.
+    """
+    said: dict[str, Told] = {}
     for field in fields(filters):
         value = getattr(filters, field.name)
-        if value:
-            said[field.name] = (
-                value.isoformat() if isinstance(value, datetime) else str(value)[:200]
-            )
+        if not value:
+            continue
+        if isinstance(value, datetime):
+            said[field.name] = value.isoformat()
+            continue
+        text = str(value)
+        if field.name == "object_id":
+            text = _object(filters)
+        elif field.name == "classification":
+            text = ",".join(map(_classification, filter(None, map(str.strip, text.split(",")))))
+        plain = _plain(field.name, text)
+        said[field.name] = text[:TOLD_LENGTH] if plain else Personal(text[:TOLD_LENGTH], kept=False)
     return said
+
+
+def _plain(name: str, text: str) -> bool:
+    """Whether a filter's text can be nobody's name."""
+    if names.as_uuid(text) is not None:
+        return True
+    known = _VOCABULARIES.get(name)
+    if name == "classification":
+        known = frozenset(Classification.objects.values_list("name", flat=True))
+    return known is not None and {one.strip() for one in text.split(",")} <= known

@@ -40,6 +40,7 @@ class SignedBy:
     witness: bool
     right: bool | None
     at: datetime | None
+    key_of_log: bool = False  # whether the key is the log's own, not only the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,17 @@ class Signed:
     def own(self) -> list[SignedBy]:
         """The log's own signatures."""
         return [one for one in self.by if not one.witness]
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the log's own key signed it rightly, and none of its signatures is wrong."""
+        mine = [one.right for one in self.by if one.key_of_log]
+        return True in mine and False not in mine
+
+    @property
+    def wrong(self) -> bool:
+        """Whether some signature is wrong, or no note can be read at all."""
+        return not self.by or any(one.right is False for one in self.by)
 
     @property
     def witnesses(self) -> list[SignedBy]:
@@ -156,25 +168,39 @@ def leaf_of(entry: Entry) -> bytes:
 
 def _signed(row: Checkpoint, known: Sequence[VerifierKey]) -> Signed:
     try:
-        note = notes.parse(row.note)
+        note, tree = notes.parse_checkpoint(row.note)
     except AuditError:
         return Signed(row, [])
+    # What was signed is the note; the row must say the same.
+    same = (tree.origin, tree.size, tree.root) == (row.origin, row.size, bytes(row.root))
     by_id = {(key.name, key.key_id): key for key in known}
     own = {(key.name, key.key_id) for key in _own_keys()}
     found = []
     for signature in note.signatures:
-        key = by_id.get((signature.name, signature.key_id))
-        right, seconds = None, None
-        if key is not None:
-            try:
-                seconds, right = key.verify(note.body.encode(), signature.value), True
-            except AuditError:
-                right = False
-        ours = (signature.name, signature.key_id) in own or signature.name == row.origin
-        at = datetime.fromtimestamp(seconds, UTC) if seconds else None
-        kind = _KINDS.get(key.kind, "") if key is not None else ""
-        found.append(SignedBy(signature.name, signature.key_id.hex(), kind, not ours, right, at))
+        which = (signature.name, signature.key_id)
+        right, at = _checked(by_id.get(which), signature, note.body, same)
+        kind = _KINDS.get(by_id[which].kind, "") if which in by_id else ""
+        witness = which not in own and signature.name != row.origin
+        found.append(SignedBy(
+            signature.name, signature.key_id.hex(), kind, witness, right, at, which in own
+        ))  # fmt: skip
     return Signed(row, found)
+
+
+def _checked(
+    key: VerifierKey | None, signature: notes.Signature, body: str, same: bool
+) -> tuple[bool | None, datetime | None]:
+    """Return whether a signature is right, None where its key isn't known, and when it was made."""
+    if key is None:
+        return None, None
+    try:
+        seconds = key.verify(body.encode(), signature.value)
+    except AuditError:
+        return False, None
+    try:
+        return same, datetime.fromtimestamp(seconds, UTC) if seconds else None
+    except (ValueError, OverflowError, OSError):
+        return same, None
 
 
 def _known() -> list[VerifierKey]:

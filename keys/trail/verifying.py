@@ -21,16 +21,21 @@ def verify_audit(
     earlier: Sequence[str] = (),
     policy: rules.Policy | None = None,
     with_archives: bool = False,
+    with_index: bool = False,
 ) -> verifier.Report:
     """Walk the whole log and return what was found; that somebody did is recorded. Raises Denied.
 
     `progress` is called with the number of entries done. `earlier` are signed checkpoints that the
     caller kept elsewhere, `policy` says whose signatures are asked for; `with_archives` also reads the
-    bundles of entries that were dropped from the database.
+    bundles of entries that were dropped from the database, `with_index` compares the whole search index.
     """
     gate.read(caller, Action.VERIFY_AUDIT, Subject("log", "log"))
     return verifier.verify(
-        progress=progress, earlier=earlier, policy=policy, with_archives=with_archives
+        progress=progress,
+        earlier=earlier,
+        policy=policy,
+        with_archives=with_archives,
+        with_index=with_index,
     )
 
 

@@ -23,7 +23,7 @@ BROKER_SECONDS = 20.0
 SAME_SIGNAL_SECONDS = 1.0
 SHOWN_LINES = 8
 # What the start doesn't wait for: a store that is away, and what is started only afterwards.
-NOT_WAITED_FOR = {"key_stores", "signer", "trail", "streams"}
+NOT_WAITED_FOR = {"key_stores", "signer", "trail", "streams", "archive"}
 
 
 class Stopped(Exception):

@@ -8,12 +8,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_POST, require_safe
 
-from audit import personal
 from audit.search import Filters
 from keys import queries, trail
 from keys.callers import Caller
 from keys.errors import Invalid
-from kms_console.web import audit_form
+from kms_console.web import audit_form, audit_names
 from kms_console.web.audit_form import AuditForm
 from kms_console.web.doors import page
 
@@ -30,7 +29,7 @@ def audit_list(request: HttpRequest, caller: Caller) -> HttpResponse:
     asked, filters, before = form.asked(), form.filters(), _before(request)
     rows = trail.search_audit(caller, filters, before=before, limit=PAGE + 1)
     more, rows = len(rows) > PAGE, rows[:PAGE]
-    personal.reveal(rows)
+    audit_names.shown(rows)
     saved = trail.list_filters(caller)
     context = {
         "form": form,

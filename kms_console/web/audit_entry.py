@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from audit import personal
 from audit.models import Entry
 from audit.search import Filters
 from keys import queries, trail
@@ -22,7 +21,7 @@ from kms_console.web.doors import page
 
 BESIDE = 3  # entries before and after that are listed
 SAME_REQUEST = 7
-CITING = 50  # entries of one request for votes that are looked at
+CITING = 50  # entries of one request for votes that are looked at, of each kind
 
 
 @require_safe
@@ -30,24 +29,41 @@ CITING = 50  # entries of one request for votes that are looked at
 def entry_page(request: HttpRequest, caller: Caller, index: int) -> HttpResponse:
     entry = trail.find_entry(caller, index)
     head = trail.log_head(caller)
-    written: dict[str, Any] = json.loads(bytes(entry.body))
-    body = audit_names.opened(written)
-    personal.reveal([entry])
+    written = trail.written(entry)
+    proof = _proof(caller, entry, head.size)
+    audit_names.shown([entry])
     context = {
         "entry": entry,
-        "body": json.dumps(written, indent=2, ensure_ascii=False),
-        "opened": body != written,
-        "classification": written["object"].get("classification", ""),
-        "facts": facts.rows(body["facts"]),
-        "states": body["facts"].get("states") or [],
-        "approvals": [_approval(caller, one, entry.index) for one in body["approvals"][:5]],
         "beside": _beside(caller, index),
         "same": _same_request(caller, entry),
         "previous": index - 1 if index > 0 else None,
         "following": index + 1 if index + 1 < head.size else None,
-        **_proof(caller, entry, head.size),
+        **(_said(caller, entry, written) if written is not None else _raw(entry)),
+        **proof,
     }
     return render(request, "audit/entry.html", context)
+
+
+def _said(caller: Caller, entry: Entry, written: dict[str, Any]) -> dict[str, Any]:
+    body = audit_names.opened(written)
+    return {
+        "body": json.dumps(written, indent=2, ensure_ascii=False),
+        "opened": body != written,
+        "classification": written["object"].get("classification", ""),
+        "facts": facts.rows(body["facts"]),
+        "states": _states(body["facts"].get("states")),
+        "approvals": [_approval(caller, one, entry.index) for one in body["approvals"][:5]],
+    }
+
+
+def _states(told: Any) -> list[dict[str, Any]]:
+    """Return what became of versions; nothing where an entry has something else in that place."""
+    return [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+
+
+def _raw(entry: Entry) -> dict[str, Any]:
+    """Return what is shown of an entry whose bytes can't be read: the bytes, others than text escaped."""
+    return {"damaged": True, "body": bytes(entry.body).decode("utf-8", "backslashreplace")}
 
 
 def _proof(caller: Caller, entry: Entry, size: int) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def _beside(caller: Caller, index: int) -> list[Entry]:
     """Return the entry with a few before and after it, oldest first."""
     rows = trail.search_audit(caller, before=index + BESIDE + 1, limit=2 * BESIDE + 1)
     rows = [row for row in rows if row.index >= index - BESIDE]
-    personal.reveal(rows)
+    audit_names.shown(rows)
     return rows[::-1]
 
 
@@ -85,7 +101,7 @@ def _same_request(caller: Caller, entry: Entry) -> list[Entry]:
     wanted = Filters(request_id=entry.request_id)
     rows = trail.search_audit(caller, wanted, limit=SAME_REQUEST)
     rows = [row for row in rows if row.index != entry.index]
-    personal.reveal(rows)
+    audit_names.shown(rows)
     return rows[::-1]
 
 
@@ -118,14 +134,14 @@ class Behind:
 
 def _approval(caller: Caller, approval: str, upto: int) -> Behind:
     """Gather the entries that cite a request. That they exist is the record's word, not the table's."""
-    rows = trail.search_audit(caller, Filters(text=approval), limit=CITING)
-    bodies = [(row, json.loads(bytes(row.body))) for row in rows[::-1]]
-    cited = [(row, body) for row, body in bodies if approval in body["approvals"]]
-    personal.reveal([row for row, _ in cited])
+    rows = trail.citing(caller, approval, CITING)
+    cited = [(row, body) for row in rows if (body := trail.written(row)) is not None]
+    audit_names.shown([row for row, _ in cited])
     asked = next((body for _, body in cited if body["outcome"] == "pending"), None)
     digest = str(asked["facts"].get("request_sha256", "")) if asked else ""
     quorum = asked["facts"].get("quorum") if asked else None
-    needed = int(quorum.get("m", 0)) if isinstance(quorum, dict) else 0
+    needed = quorum.get("m") if isinstance(quorum, dict) else 0
+    needed = needed if isinstance(needed, int) else 0
     told = [_told(row, body, digest) for row, body in cited]
     agreed = {one.entry.actor_id for one in told if one.what == "vote" and one.agreed and one.same}
     try:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from audit import personal
+from audit.models import Entry
+from keys import trail
+
+
+def shown(rows: Sequence[Entry]) -> None:
+    """Make rows in memory ready for a page: with names, and `damaged` where the bytes can't be read."""
+    personal.reveal(rows)
+    for row in rows:
+        row.damaged = trail.written(row) is None  # type: ignore[attr-defined]
 
 
 def opened(body: Any) -> Any:

@@ -11,7 +11,6 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from audit import personal
 from audit.search import Filters
 from keys import administration as a
 from keys import clock, counters, queries, queries_ceremonies, trail
@@ -25,7 +24,7 @@ from keys.models.imports import CeremonyState
 from keys.models.key import Origin
 from keys.queries import KeyFilters
 from keys.states import GONE, Condition, KeyState, VersionState
-from kms_console.web import drift, examples, specs, verbs
+from kms_console.web import audit_names, drift, examples, specs, verbs
 from kms_console.web.doors import confirm, given, handle, may, offer, page
 from kms_console.web.forms import HouseForm, PairsField
 from kms_console.web.public_keys import certifiable
@@ -76,7 +75,7 @@ def key_page(request: HttpRequest, caller: Caller, reference: str) -> HttpRespon
         if reads_audit
         else []
     )
-    personal.reveal(entries)
+    audit_names.shown(entries)
     primary = next((row for row in versions if row.primary), None)
     held = queries_ceremonies.ceremonies(caller, key)[:5]
     context = {

@@ -10,7 +10,6 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from audit import personal
 from keys import (
     clock,
     counters,
@@ -30,7 +29,7 @@ from keys.queries_material import Ending
 from keys.states import KeyState
 from keys.statistics import ClassCount, Week
 from kms_console import health
-from kms_console.web import wording
+from kms_console.web import audit_names, wording
 from kms_console.web.ceremonies import Task, task_of
 from kms_console.web.doors import may, page
 from kms_console.web.templatetags.console import relative
@@ -42,6 +41,10 @@ PARTS = {
     "root_key": "root key",
     "broker": "job queue",
     "memories": "what is remembered of the log",
+    "signer": "signer of the audit log",
+    "trail": "search index of the audit log",
+    "streams": "streams to a SIEM",
+    "archive": "archive of the audit log",
     "worker": "worker",
     "beat": "scheduler",
     "key_stores": "key stores",
@@ -66,7 +69,7 @@ def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     found = queries.overview(caller)
     counts = statistics.key_counts(caller)
     recent = trail.search_audit(caller, limit=10) if may(caller, Action.READ_AUDIT) else []
-    personal.reveal(recent)
+    audit_names.shown(recent)
     differing = queries_stores.drift_count(caller)
     context = {
         "found": found,

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.db import transaction
 
+from audit import tiles
+from audit.models import Archive, Entry
+from audit.writer import append
 from keys import administration, clock, trail
 from keys.actions import GRANTABLE
 from keys.backends.views import KeyView, VersionView
@@ -13,6 +17,7 @@ from keys.drift.plain import to_plain
 from keys.models import Drift, FoundKey, Grant, Job, KeyStore, Listing
 from keys.states import KeyState, VersionState
 from kms_console.api.rest.codecs import use as table
+from tests.audit.helpers import use
 from tests.house import House
 
 TABLES = [
@@ -53,7 +58,32 @@ def furnish(house: House) -> dict[str, str]:
         "job": str(Job.objects.order_by("created_at")[0].id),
         "index": "0",
         "export": str(trail.create_export(house.udo).id),
+        "filter": str(administration.save_filter(house.udo, name="Night", query={"text": "n"}).id),
+        "hold": str(
+            administration.place_hold(
+                house.udo, name="Case 7", since="2020-01-01T00:00:00+00:00", reason="a court"
+            ).id
+        ),
+        "archive": str(_archived().start),
     }
+
+
+def _archived() -> Archive:
+    """Return a bundle of the log's first entries, as a row, though no storage has it."""
+    with transaction.atomic():
+        append([use() for _ in range(300)])
+    tiles.build()
+    at = [row.at for row in Entry.objects.filter(index__lt=256)]
+    return Archive.objects.create(
+        start=0,
+        end=256,
+        first_at=min(at),
+        last_at=max(at),
+        place="file:///nowhere",
+        name="000000000000-000000000256",
+        sha256="0" * 64,
+        archived_at=clock.now(),
+    )
 
 
 def _listed(house: House) -> tuple[Listing, Drift]:

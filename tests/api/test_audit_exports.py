@@ -53,7 +53,7 @@ def test_an_export_is_made_and_fetched_and_both_stand_in_the_trail(house: House,
     assert udo.get("audit/exports").json["items"] == [after]
     first, second = house.entries(action="export_audit")
     assert first["facts"]["export"] == second["facts"]["export"] == export["id"]
-    assert first["facts"]["filters"] == {"object_id": "invoices"}
+    assert first["facts"]["filters"] == {"object_id": str(house.invoices.id)}
     assert first["facts"]["size"] == export["size"] == first["index"]
     assert second["facts"]["from"] == 0
 

@@ -27,6 +27,7 @@ def test_the_docs_render_without_a_violation_of_the_policy(house: House, chromiu
             page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: told.append(f"error: {error}"))
             page.goto(f"http://127.0.0.1:{server.port}/api/v1/docs")
+            page.click("#operations-tag-use", timeout=60_000)
             page.wait_for_selector("#operations-use-encrypt", timeout=60_000)
             assert page.inner_text("h1, h2.title").startswith("KMS Console API")
             page.click("#operations-use-encrypt .opblock-summary-control")

@@ -6,12 +6,15 @@ import csv
 import hashlib
 import io
 import json
+import threading
 import uuid
 
+import pytest
 from django.conf import settings
+from django.db import connections
 
 from audit.merkle import verify_inclusion
-from keys import counters
+from keys import counters, operations
 from keys.backends import registry
 from keys.models import Approval, Key, KeyStore, KeyVersion
 from tests.api.clients import Answer, Api, application, person
@@ -236,6 +239,39 @@ def test_people_are_added_and_closed(house: House) -> None:
     ada.get("people/billing").problem(404, "not_found")
     ada.post("people/billing/deactivate").problem(404, "not_found")
     ada.post("applications/Udo/deactivate").problem(404, "not_found")
+
+
+@pytest.mark.each_database(fast="postgresql")
+@pytest.mark.parametrize(
+    "name", ["\U00020000" * 1000, "Uma\0Unterberg"], ids=["1,000 letters of four bytes", "NUL"]
+)
+def test_a_name_that_no_database_keeps_is_refused_with_an_entry_and_hurts_nobody_else(
+    house: House, name: str
+) -> None:
+    ada = person("ada")
+    answers: list[bytes] = []
+    threads = [threading.Thread(target=lambda: answers.append(use_a_key(house))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for field in ("name", "username"):
+        body = {"name": "Uma", "username": "uma", "role": "auditor"} | {field: name}
+        problem = ada.post("people", body).problem(400, "invalid")
+        assert "character" in problem["detail"] or "letters" in problem["detail"]
+        entry = house.entries(request_id=problem["request_id"])[-1]
+        assert (entry["outcome"], entry["reason"]) == ("failed", "invalid")
+        assert "Unterberg" not in str(entry) and name not in str(entry)
+    for thread in threads:
+        thread.join()
+    assert answers == [b"x", b"x"]
+    assert ada.post("people", {"name": "Uma", "username": "uma", "role": "auditor"}).status == 201
+
+
+def use_a_key(house: House) -> bytes:
+    try:
+        sealed = operations.encrypt(house.billing, "invoices", b"x").ciphertext
+        return operations.decrypt(house.billing, "invoices", sealed).plaintext
+    finally:
+        connections.close_all()
 
 
 def test_an_application_gets_a_token_once_and_loses_it_at_once(house: House) -> None:

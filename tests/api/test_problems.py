@@ -22,6 +22,7 @@ STATUS = {
     "not_found": 404,
     "invalid": 400,
     "too_large": 413,
+    "range_not_satisfiable": 416,
     "conflict": 409,
     "illegal_transition": 409,
     "state_forbids": 409,

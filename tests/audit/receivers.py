@@ -170,13 +170,18 @@ class Request:
 
 @dataclass
 class Hook:
-    """A webhook's receiver. `answers` are sent in turn, the last one for ever; raw bytes."""
+    """A webhook's receiver. `answers` are sent in turn, the last one for ever; raw bytes.
+
+    What has more than `limit` bytes is refused with 413 and noted in `refused` by its length.
+    """
 
     context: ssl.SSLContext | None = None
     answers: list[bytes] = field(default_factory=lambda: [b"HTTP/1.1 204 Fine\r\n\r\n"])
     requests: list[Request] = field(default_factory=list)
     hang: bool = False
     port: int = 0
+    limit: int | None = None
+    refused: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.release = threading.Event()
@@ -206,6 +211,10 @@ class Hook:
                 headers[name.lower()] = value.strip()
             size = int(headers.get("content-length", ""))  # ValueError: we were killed meanwhile
             body = file.read(size)
+        if self.limit is not None and size > self.limit:
+            self.refused.append(size)
+            sock.sendall(b"HTTP/1.1 413 Content Too Large\r\n\r\n")
+            return
         self.requests.append(Request(first[1], headers, body))
         if self.hang:
             self.release.wait(60)

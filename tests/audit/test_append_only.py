@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import Max, Min
 
 from audit import tiles
 from audit.models import Archive, Checkpoint, Entry, LegalHold, PersonalValue, Tile
@@ -235,11 +236,11 @@ def furnish() -> None:
     root = bytes(Tile.objects.get().root)
     now = datetime.now(UTC)
     Checkpoint.objects.create(size=256, root=root, origin="a", note="a", signed_at=now)
+    times = Entry.objects.aggregate(first_at=Min("at"), last_at=Max("at"))
     Archive.objects.create(
         start=0,
         end=256,
-        first_at=now,
-        last_at=now,
+        **times,
         place="p",
         name="n",
         sha256="s",

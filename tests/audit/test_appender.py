@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -359,6 +360,43 @@ def test_an_event_loop_is_woken_once_for_what_a_commit_ends(database: Database) 
     assert sorted(asyncio.run(many())) == list(range(300))
     assert sum(woken) == 300
     assert len(woken) <= 150
+    connection.close()
+
+
+def test_who_comes_back_at_once_shares_the_next_commit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    class Counting(Appender):
+        def _attempt(self, batch: Any, unsure: bool) -> Any:
+            batches.append(len(batch))
+            return super()._attempt(batch, unsure)
+
+    monkeypatch.setattr("audit.appender.HEAR_SECONDS", 60.0)  # as long as this machine needs
+    with contextlib.closing(Counting()) as mine:
+
+        async def write_on() -> None:
+            for _ in range(10):
+                await mine.submit_aio(use(), epoch=0, subjects=KEY_1)
+
+        async def many() -> None:
+            await asyncio.gather(*[write_on() for _ in range(20)])
+
+        asyncio.run(many())
+    assert sum(batches) == 200
+    # The first may have been taken before all twenty were there; they are together from then on.
+    assert len(batches) <= 11
+    connection.close()
+
+
+def test_an_event_loop_that_is_busy_does_not_hold_the_others(database: Database) -> None:
+    async def block() -> int:
+        await appender().submit_aio(use(), epoch=0, subjects=NOTHING)
+        # The loop can't say that it has let everybody hear, since it waits for this one.
+        return appender().submit(use(), epoch=0, subjects=NOTHING).result(60)
+
+    assert asyncio.run(block()) == 1
     connection.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from audit import entries
 from audit.canonical import INTEGER_LIMIT, encode
-from audit.events import TEXT_LIMIT, Actor, Outcome, Subject, uuid7
+from audit.events import TEXT_LIMIT, Actor, Outcome, Personal, Subject, uuid7
 from tests.audit.helpers import ALICE, use
 
 
@@ -120,6 +120,22 @@ def test_values_outside_their_range_are_refused(changes: dict[str, Any]) -> None
 
 def test_an_outcome_may_be_given_as_its_word() -> None:
     assert use(outcome="denied").outcome is Outcome.DENIED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actor": Actor("person", "1", Personal("Alice"))},
+        {"object": Subject("person", "1", Personal("Alice"))},
+        {"source": Personal("192.0.2.7")},
+        {"facts": {"who": Personal("Alice")}},
+        {"facts": {"all": [{"who": ["", Personal("Alice")]}]}},
+        {"facts": {"all": {"who": (1, Personal("Alice"))}}},
+    ],
+)
+def test_an_event_knows_whether_there_is_personal_data_in_it(changes: dict[str, Any]) -> None:
+    assert use(**changes).personal
+    assert not use(facts={"all": [{"who": ["Alice"]}, None]}, personal=True).personal
 
 
 def test_an_event_can_not_be_changed() -> None:

@@ -17,7 +17,7 @@ from audit.writer import head
 from tests.audit.helpers import use, write, write_many
 from tests.databases import Database
 
-pytestmark = pytest.mark.each_database
+pytestmark = pytest.mark.each_database(fast="postgresql")
 
 
 def jsonl(filters: Filters | None = None) -> list[bytes]:

@@ -47,7 +47,13 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taking, "MOST_MARKS", 8)
 
 
-@pytest.mark.parametrize("format", LINES)
+@pytest.mark.parametrize(
+    "format",
+    [
+        *LINES[: len(LINES) // 2],
+        *(pytest.param(one, marks=pytest.mark.exhaustive) for one in LINES[len(LINES) // 2 :]),
+    ],
+)
 def test_a_download_goes_on_at_any_byte_with_the_bytes_of_the_first(
     database: Database, small_chunks: None, format: str
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_changed_byte_of_an_entry_is_found_in_the_evidence(signed: Path, outco
     assert code == 1, said
 
 
+@pytest.mark.exhaustive
 def test_the_same_evidence_has_the_same_bytes_and_goes_on_at_any_of_them(
     signed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

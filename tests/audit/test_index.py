@@ -260,3 +260,57 @@ def test_a_person_who_was_erased_is_no_longer_found_by_name(database: Database) 
     assert not search(Filters(text="ångström"))
     assert not search(Filters(actor="Alice Ångström"))
     assert search(Filters(actor=ALICE_ID))
+
+
+def _rogue(number: int) -> None:
+    Block.objects.create(number=number, first_at=at(0), last_at=at(10**7))
+
+
+@pytest.mark.usefixtures("long_log")
+def test_a_block_row_that_nobody_built_hides_nothing_and_is_cleared_away(
+    database: Database,
+) -> None:
+    wanted = [entry.index for entry in search(Filters(door="console"), limit=1000)]
+    for number in (1, 7, -3):
+        _rogue(number)
+    assert index.indexed() == 0
+    assert [entry.index for entry in search(Filters(door="console"), limit=1000)] == wanted
+    assert index.fault().startswith("It says more than the log has")
+    assert index.build() == 1
+    assert list(Block.objects.values_list("number", flat=True)) == [0]
+    assert (index.fault(), index.indexed()) == ("", BLOCK)
+    assert [entry.index for entry in search(Filters(door="console"), limit=1000)] == wanted
+
+
+@pytest.mark.exhaustive
+@pytest.mark.each_database
+def test_a_gap_in_the_index_is_told_looked_through_and_filled(database: Database) -> None:
+    fill(3, 5)
+    assert index.build() == 3
+    wanted = [one for some in matching(Filters(text="rotate")) for one in some]
+    Block.objects.filter(number=1).delete()  # its postings stay: they belong to no block now
+    assert index.indexed() == BLOCK
+    assert index.fault().startswith("It has gaps")
+    assert [one for some in matching(Filters(text="rotate")) for one in some] == wanted
+    while index.build():
+        pass
+    index.build()
+    assert (index.fault(), index.indexed()) == ("", 3 * BLOCK)
+    assert [one for some in matching(Filters(text="rotate")) for one in some] == wanted
+
+
+@pytest.mark.usefixtures("long_log")
+def test_entries_that_are_only_said_to_be_dropped_are_found(database: Database) -> None:
+    index.build()
+    wanted = [one for some in matching(Filters(door="console")) for one in some]
+    with attacker(database) as connection:
+        # Of those that are said to be gone, only these are.
+        connection.execute('DELETE FROM audit_entry WHERE "index" < 7')
+    Archive.objects.create(
+        start=0, end=BLOCK + 40, first_at=at(0), last_at=at(0), place="", name="", sha256="",
+        archived_at=at(0), verified_at=at(0), dropped_at=at(0),
+    )  # fmt: skip
+    assert [one for some in matching(Filters(door="console")) for one in some] == [
+        one for one in wanted if one >= 7
+    ]
+    assert count(Filters()) == BLOCK + 40 - 7

@@ -181,3 +181,17 @@ def test_there_is_no_consistency_proof_backwards(first: int, second: int) -> Non
 def test_a_frontier_that_does_not_fit_its_size_is_refused(size: int, length: int) -> None:
     with pytest.raises(ValueError):
         Frontier.from_bytes(size, bytes(length))
+
+
+@pytest.mark.parametrize("length", [0, 16, 64])
+def test_a_proof_with_steps_of_other_lengths_proves_nothing(length: int) -> None:
+    """Two hashes cut elsewhere hash to the same: an old root that never was would be consistent."""
+    leaves = [leaf_hash(b"%d" % at) for at in range(4)]
+    pair, both = node_hash(leaves[0], leaves[1]), leaves[2] + leaves[3]
+    new = node_hash(pair, node_hash(leaves[2], leaves[3]))
+    forged = node_hash(pair, both[:length])
+    proof = [both[:length], both[length:], pair]
+    assert not merkle.verify_consistency(3, 4, forged, new, proof)
+    true = [both[:32], both[32:], pair]
+    assert merkle.verify_consistency(3, 4, node_hash(pair, leaves[2]), new, true)
+    assert not merkle.verify_inclusion(leaves[0], 0, 4, [leaves[1], both[:length]], new)

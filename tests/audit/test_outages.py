@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connection, connections, transaction
 
+from audit import outages
 from audit.appender import Appender
 from audit.errors import LogWriteFailed
-from audit.events import Event
+from audit.events import Event, Personal
 from audit.models import Entry
 from audit.verifier import verify
-from audit.writer import appender, head
+from audit.writer import append, appender, head
 from tests.audit.helpers import attacker, use, write
 from tests.audit.proxy import Proxy
 from tests.databases import Database, connected_to
@@ -164,3 +166,92 @@ def test_a_log_that_can_not_be_written_refuses_and_recovers(
         mine.close()
     assert verify().ok
     assert "can't be written" in caplog.text
+
+
+@on_postgresql
+def test_an_entry_that_the_database_refuses_takes_no_other_with_it(database: Database) -> None:
+    # An index row that is too long: psycopg calls that an OperationalError, as it does an outage.
+    long = "".join(chr(0x20000 + (n * n * 7919) % 40_000) for n in range(1000))
+    poison = use(source=Personal("192.0.2.7", subject=long))
+    writer = appender()
+    with transaction.atomic():
+        append([use()])  # holds the head, so that the others come in one batch
+        first = writer.submit(use(), epoch=0, subjects=NOTHING)
+        waiting = [
+            writer.submit(event, epoch=0, subjects=NOTHING) for event in (use(), poison, use())
+        ]
+    assert first.result() == 1
+    assert waiting[0].result() == 2
+    with pytest.raises(LogWriteFailed, match="the log refused the entry"):
+        waiting[1].result()
+    assert waiting[2].result() == 3
+    assert not writer.failing
+    assert verify().ok
+
+
+@on_postgresql
+def test_outages_are_told_from_refusals(database: Database) -> None:
+    def of(sql: str, *before: str) -> bool:
+        with connection.cursor() as cursor:
+            try:
+                for statement in (*before, sql):
+                    cursor.execute(statement)
+            except DatabaseError as error:
+                return outages.is_outage(error, connection)
+            finally:
+                connection.close()
+        raise AssertionError("it was not refused")
+
+    assert of("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert of("SELECT pg_sleep(60)", "SET statement_timeout = 10") is False
+    assert of("SELECT 1 / 0") is False
+    assert of("SELECT nothing") is False
+    raises = "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{}'; END $$"
+    for state, outage in {"53100": True, "57P03": True, "08006": True, "54000": False}.items():
+        assert of(raises.format(state)) is outage, state
+
+
+def test_sqlites_outages_are_told_from_refusals(database: Database, tmp_path: Path) -> None:
+    with connection.cursor() as cursor:
+        with pytest.raises(DatabaseError) as refused:
+            cursor.execute("SELECT nothing")
+        assert not outages.is_outage(refused.value, connection)
+        other = sqlite3.connect(database.path)
+        other.execute("BEGIN IMMEDIATE")
+        cursor.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(DatabaseError) as locked:
+            cursor.execute("BEGIN IMMEDIATE")
+        assert outages.is_outage(locked.value, connection)
+        other.close()
+    connection.close()
+
+
+@on_postgresql
+def test_a_process_that_was_stopped_with_the_head_in_hand_gives_it_back(
+    database: Database,
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('lock_timeout')")
+        assert cursor.fetchone() == ("10s",)
+        cursor.execute("SELECT current_setting('idle_in_transaction_session_timeout')")
+        assert cursor.fetchone() == ("20s",)
+    stopped = threading.Event()
+
+    def stop() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 50")
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT size FROM audit_head FOR UPDATE")
+        stopped.set()
+        over.wait()
+        connection.close()
+
+    over = threading.Event()
+    thread = threading.Thread(target=stop)
+    thread.start()
+    stopped.wait()
+    try:
+        assert appender().submit(use(), epoch=0, subjects=NOTHING).result() == 0
+    finally:
+        over.set()
+        thread.join()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import itertools
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from tests.audit.receivers import Authority, Hook
 from tests.peers.peer import Peer
 
 _numbers = itertools.count(1)
-SECRET = b"between you and me"
+SECRET = b"between you and me, nobody else"
 
 
 @pytest.fixture
@@ -132,6 +133,25 @@ def test_a_folder_that_can_not_be_used_is_a_placeerror(tmp_path: Path) -> None:
         open_place(f"file://{tmp_path}").put("x", tmp_path / "not-there")
 
 
+def test_what_is_there_already_is_made_durable_before_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process killed between giving the name and flushing it left it so."""
+    place = open_place(f"file://{tmp_path}/place")
+    place.put("a/b", b"x")
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    place.put("a/b", b"x")
+    wanted = {tmp_path, *(tmp_path / one for one in ("place", "place/a", "place/a/b"))}
+    assert wanted == {Path(one) for one in flushed}
+
+
 # --- a bucket
 
 
@@ -203,6 +223,82 @@ def test_a_bucket_that_is_away_may_come_back(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_bucket_that_does_not_exist_will_not_either(moto: Peer, bucket: str) -> None:
     with pytest.raises(PlaceError):
         open_place(bucket.replace("s3://trail", "s3://other")).put("x", b"")
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials of a bucket's user, and no patience."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret-of-anybody")
+    monkeypatch.setattr("audit.places.s3.ATTEMPTS", 1)
+    monkeypatch.setattr("audit.places.s3.READ_SECONDS", 0.2)
+
+
+def test_a_bucket_that_does_not_answer_may_later(somebody: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        place = open_place(f"s3://b/p?endpoint=http://127.0.0.1:{port}&region=r")
+        with pytest.raises(PlaceUnavailable, match="ReadTimeoutError"):
+            place.put("x", b"data")
+
+
+def test_a_bucket_whose_certificate_nobody_vouches_for_may_get_another(
+    somebody: None, tmp_path: Path
+) -> None:
+    hook = Hook(Authority.made(tmp_path / "ca").server_context())
+    try:
+        with pytest.raises(PlaceUnavailable, match="SSLError"):
+            open_place(f"s3://b/p?endpoint={hook.url('')}&region=r").get("x")
+    finally:
+        hook.kill()
+
+
+def test_a_proxy_that_is_away_may_come_back(
+    somebody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    place = open_place("s3://b/p?endpoint=https://s3.example.org&region=r")
+    with pytest.raises(PlaceUnavailable, match="ProxyConnectionError"):
+        place.get("x")
+
+
+def test_a_connection_that_takes_too_long_may_not_later(
+    somebody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audit.places.s3.CONNECT_SECONDS", 0.2)
+    # A backlog that is full lets nobody in: the connection is neither made nor refused.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        try:
+            place = open_place(f"s3://b/p?endpoint=http://127.0.0.1:{address[1]}&region=r")
+            with pytest.raises(PlaceUnavailable, match="ConnectTimeoutError"):
+                place.get("x")
+        finally:
+            for one in waiting:
+                one.close()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://192.0.2.1", "http://s3.example.org", "ftp://127.0.0.1", "nonsense", "http://"],
+)
+def test_a_bucket_without_tls_is_on_this_machine(endpoint: str) -> None:
+    with pytest.raises(PlaceError, match="endpoint"):
+        open_place(f"s3://b/p?endpoint={endpoint}&region=r")
+
+
+def test_the_sdks_own_settings_name_no_endpoint_without_tls(
+    somebody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://192.0.2.1")
+    with pytest.raises(PlaceError, match="needs https"):
+        open_place("s3://b/p?region=r").put("x", b"data")
 
 
 # --- a webhook
@@ -287,6 +383,28 @@ def test_a_webhook_needs_a_secret(settings: Any) -> None:
     settings.AUDIT_WEBHOOK_SECRET = ""
     with pytest.raises(PlaceError, match="KMS_AUDIT_WEBHOOK_SECRET"):
         open_place("https://example.org/hook")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "short",
+        "x" * 23,
+        "whsec_" + base64.b64encode(b"x" * 23).decode(),
+        "whsec_",
+        "whsec_not base64",
+    ],
+)
+def test_a_secret_that_could_be_guessed_is_refused(settings: Any, secret: str) -> None:
+    settings.AUDIT_WEBHOOK_SECRET = secret
+    with pytest.raises(PlaceError, match="KMS_AUDIT_WEBHOOK_SECRET"):
+        open_place("https://example.org/hook")
+
+
+@pytest.mark.parametrize("secret", ["x" * 24, "whsec_" + base64.b64encode(b"x" * 24).decode()])
+def test_a_secret_of_24_bytes_will_do(settings: Any, secret: str) -> None:
+    settings.AUDIT_WEBHOOK_SECRET = secret
+    assert open_place("https://example.org/hook")
 
 
 @pytest.mark.parametrize(

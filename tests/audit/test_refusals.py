@@ -9,7 +9,7 @@ import pytest
 from django.db import DatabaseError
 
 from audit import personal, refusals
-from audit.models import Entry
+from audit.models import Entry, PersonalValue
 from audit.verifier import verify
 from audit.writer import head
 from tests.databases import Database
@@ -105,3 +105,24 @@ def test_refusals_are_kept_while_the_log_can_not_be_written(database: Database) 
     connection.cursor().execute("ALTER TABLE gone RENAME TO audit_head")
     assert refusals.flush() == 1
     assert facts() == [("a", "rest", "expired", 2)]
+
+
+def test_who_has_a_network_of_ipv6_addresses_is_one_source(database: Database) -> None:
+    for n in range(500):
+        refusals.note(f"2001:db8:1:2:{n:x}::{n:x}", "rest", "no such token", at=NOON)
+    refusals.note("2001:db8:1:3::1", "rest", "no such token", at=NOON)
+    refusals.note("::ffff:192.0.2.7", "rest", "no such token", at=NOON)
+    assert refusals.flush() == 3
+    assert sorted((source, count) for source, *_, count in facts()) == [
+        ("192.0.2.7", 1),
+        ("2001:db8:1:2::/64", 500),
+        ("2001:db8:1:3::/64", 1),
+    ]
+
+
+def test_the_same_sources_again_take_no_more_rows(database: Database) -> None:
+    for minute in range(3):
+        for n in range(20):
+            refusals.note(f"192.0.2.{n}", "rest", "expired", at=NOON + 60 * minute)
+        refusals.flush()
+    assert PersonalValue.objects.count() == 20

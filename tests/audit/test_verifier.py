@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from audit import entries, verifier
+from audit import entries, guard, proofs, verifier
+from audit import index as search_index
 from audit.canonical import encode
+from audit.evidence import verify as rules
 from audit.merkle import Frontier, leaf_hash, verify_inclusion
-from audit.models import Entry
+from audit.models import Archive, Entry
 from audit.verifier import prove, verify
+from audit.verifier import signed as signed_watch
 from audit.writer import appender, head
 from tests.audit.helpers import attacker, use, write, write_many
+from tests.audit.tampering.logs import ORIGIN, POLICY, signed
 from tests.databases import Database
 
 SIZE = 13  # 8 + 4 + 1: three subtrees in the frontier
@@ -266,3 +272,178 @@ def test_an_entry_that_is_canonical_but_for_another_form_is_refused(database: Da
     with attacker(database) as connection:
         rewritten(connection, 2, encode({"v": 1, "index": 2}))
     assert verify().first_bad_index == 2
+
+
+# --- what stands beside the log
+
+
+def kept(size: int) -> str:
+    """Return a checkpoint of the log as it was at this size, as an auditor keeps one."""
+    return signed(size, proofs.root_at(size))
+
+
+def checkpoint(connection: sqlite3.Connection, size: object, note: str) -> None:
+    connection.execute(
+        "INSERT INTO audit_checkpoint (size, root, origin, note, signed_at)"
+        " VALUES (?, ?, ?, ?, '2026-01-01 00:00:00')",
+        (size, bytes(32), ORIGIN, note),
+    )
+
+
+def rewrite_all(connection: sqlite3.Connection) -> None:
+    """Change entry 5, and the head with it, so that everything fits."""
+    rewritten(connection, 5, body_of(connection, 5).replace(b'"facts":{}', b'"facts":{"a":1}'))
+    frontier = Frontier()
+    frontier.extend(leaf_hash(body_of(connection, index)) for index in range(SIZE))
+    connection.execute(
+        "UPDATE audit_head SET root = ?, frontier = ?", (frontier.root(), frontier.to_bytes())
+    )
+
+
+@pytest.mark.parametrize("size", [-1, "many", 3.5, 2**62])
+def test_a_checkpoint_of_a_strange_size_hides_nothing(database: Database, size: object) -> None:
+    """Found by a hostile reader: -1 was taken for "no more", and nothing was compared any more."""
+    write_many(SIZE)
+    mine = kept(SIZE)
+    with attacker(database) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        checkpoint(connection, size, signed(0, bytes(32)))
+    assert not verify().ok
+    with attacker(database) as connection:
+        rewrite_all(connection)
+    found = [finding.problem for finding in verify(earlier=[mine]).findings]
+    assert any("the checkpoint that you kept" in problem for problem in found)
+
+
+def remembering(settings: Any, folder: Path, note: str) -> None:
+    """Let the signer's memory be this checkpoint."""
+    settings.SIGNER_FOLDER = folder
+    (folder / "checkpoint").write_text(note)
+
+
+def test_what_the_signer_remembers_is_compared(
+    database: Database, settings: Any, tmp_path: Path
+) -> None:
+    write_many(SIZE)
+    remembering(settings, tmp_path, kept(SIZE))
+    assert verify().ok
+    with attacker(database) as connection:
+        rewrite_all(connection)
+    report = verify()
+    assert (report.ok, report.first_bad_index) == (False, 0)
+    assert "its signer remembers" in report.problem
+
+
+def test_a_log_that_was_cut_is_not_what_a_copy_remembers(
+    database: Database, settings: Any, tmp_path: Path
+) -> None:
+    write_many(SIZE)
+    (tmp_path / "copy").write_text(kept(SIZE))
+    settings.AUDIT_MEMORIES = [str(tmp_path / "copy"), str(tmp_path / "nothing")]
+    assert any("memories" in note for note in verify().notes)
+    with attacker(database) as connection:
+        frontier = Frontier()
+        frontier.extend(leaf_hash(body_of(connection, index)) for index in range(8))
+        connection.execute('DELETE FROM audit_entry WHERE "index" >= 8')
+        connection.execute(
+            "UPDATE audit_head SET size = 8, root = ?, frontier = ?",
+            (frontier.root(), frontier.to_bytes()),
+        )
+    report = verify()
+    assert (report.ok, report.first_bad_index) == (False, 8)
+    assert "was cut" in report.problem
+
+
+def test_what_the_guard_refuses_is_never_sound(
+    database: Database, settings: Any, tmp_path: Path
+) -> None:
+    write_many(SIZE)
+    remembering(settings, tmp_path, signed(SIZE + 5, bytes(32)))
+    guard.look()
+    assert guard.refusal()
+    (tmp_path / "checkpoint").unlink()
+    assert verify().ok, "it was settled"
+    remembering(settings, tmp_path, signed(SIZE + 5, bytes(32)))
+    guard.look()
+    assert guard.refusal() in [finding.problem for finding in verify().findings]
+
+
+def test_an_archive_that_says_dropped_without_cause_is_found(database: Database) -> None:
+    write_many(SIZE)
+    with attacker(database) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        # Whatever columns there are: a time where there is one, else a number.
+        fields = [(f.column, f.get_internal_type()) for f in Archive._meta.fields]
+        values = ["2026-01-01 00:00:00" if kind == "DateTimeField" else 0 for _, kind in fields]
+        row = dict(zip((name for name, _ in fields), values, strict=True)) | {"start": 2, "end": 6}
+        names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
+        connection.execute(f"INSERT INTO audit_archive ({names}) VALUES ({marks})", [*row.values()])
+    report = verify()
+    assert (report.ok, report.first_bad_index) == (False, 2)
+    assert "says that they were dropped" in report.problem
+    with attacker(database) as connection:
+        connection.execute('DELETE FROM audit_entry WHERE "index" = 3')
+    assert verify().first_bad_index == 2
+
+
+def test_an_old_cosignature_is_not_enough(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_many(SIZE)
+    with attacker(database) as connection:
+        root = proofs.root_at(8)
+        connection.execute(
+            "INSERT INTO audit_checkpoint (size, root, origin, note, signed_at)"
+            " VALUES (8, ?, ?, ?, '2026-01-01 00:00:00')",
+            (root, ORIGIN, signed(8, root)),
+        )
+    policy = rules.Policy(POLICY)
+    assert verify(policy=policy).ok, "the entries after it are seconds old"
+    monkeypatch.setattr(signed_watch, "UNWITNESSED_SECONDS", -1)
+    report = verify(policy=policy)
+    assert (report.ok, report.first_bad_index) == (False, 8)
+    assert "have no witness" in report.problem
+
+
+def test_the_first_form_does_not_come_back_in_a_live_log(database: Database) -> None:
+    write_many(SIZE)
+    with attacker(database) as connection:
+        body = rules.parse(body_of(connection, 6))
+        del body["object"]["classification"]
+        rewritten(connection, 6, encode(body | {"v": 1}))
+        connection.execute('UPDATE audit_entry SET classification = NULL WHERE "index" = 6')
+    assert any("is of the first form" in finding.problem for finding in verify().findings)
+
+
+def test_the_index_is_compared_with_the_entries(database: Database) -> None:
+    for _ in range(search_index.BLOCK // 64):
+        write_many(64)
+    search_index.build()
+    report = verify(with_index=True)
+    assert report.ok, report.problem
+    assert any("1 of 1 blocks" in text for text in report.checked)
+    for statement in (
+        "UPDATE audit_posting SET entries = x'' WHERE term = (SELECT min(term) FROM audit_posting)",
+        "DELETE FROM audit_posting WHERE term = (SELECT min(term) FROM audit_posting)",
+        "INSERT INTO audit_posting (term, block, entries) VALUES ('a', 999999, x'')",
+        "UPDATE audit_block SET last_at = '2001-01-01 00:00:00'",
+        "INSERT INTO audit_block (number, first_at, last_at)"
+        " VALUES (999999, '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
+    ):
+        with attacker(database) as connection:
+            connection.execute(statement)
+        assert "search index" in verify().problem
+        search_index.forget()
+        search_index.build()
+    assert verify().ok
+
+
+def test_half_an_erasure_is_found(database: Database) -> None:
+    write_many(SIZE)
+    with attacker(database) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(
+            "INSERT INTO audit_personalvalue (commitment, subject, value, salt, created_at)"
+            " VALUES ('hmac-sha256:00', 's', 'Eve', NULL, '2026-01-01 00:00:00')"
+        )
+    assert "personal value" in verify().problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from keys.actions import Action
 from keys.errors import KeyServiceError
 from keys.operations import Item
 from kms_console.web import audit_form, facts, wording
+from tests.audit.helpers import attacker
 from tests.console.conftest import signed_in_client
 from tests.house import House
 
@@ -108,6 +110,58 @@ def test_an_entry_shows_the_votes_behind_it_as_the_trail_tells_them(
     for name in ("Olga", "Otto", "Oona"):
         assert f"<strong>{name}</strong>" in body
     assert f'href="/approvals/{request.id}"' in body
+
+
+def test_whoever_repeats_a_requests_id_can_not_crowd_out_its_votes(
+    house: House, udo: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kms_console.web.audit_entry.CITING", 3)
+    house.key("patient-health", name="Records", alias="records")
+    request = house.pending(administration.rotate_key, house.olga, "records", reason="yearly")
+    for _ in range(4):
+        with contextlib.suppress(KeyServiceError):
+            operations.encrypt(house.billing, str(request.id), b"hello")
+    house.approve(str(request.id))
+    house.run_due_jobs()
+    done = house.last_entry(action="rotate_key")["index"]
+    (behind,) = udo.get(f"/audit/{done}").context["approvals"]
+    assert behind.complete and behind.needed == 2
+    assert [one.what for one in behind.told][:3] == ["asked", "vote", "vote"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff\x00", b"[1]", b'{"at": 1'])
+def test_an_entry_whose_bytes_are_damaged_is_shown_as_damaged(
+    house: House, udo: Client, body: bytes
+) -> None:
+    house.honest = False
+    with attacker(house.database) as connection:
+        connection.execute('UPDATE audit_entry SET body = ? WHERE "index" = 2', (body,))
+    page = udo.get("/audit/2")
+    assert page.status_code == 200
+    text = page.content.decode()
+    assert "can’t be read" in text and "don't come to the leaf hash" in text
+    if body:
+        assert html.escape(body.decode("utf-8", "backslashreplace")[:3]) in text
+    listed = udo.get("/audit?before=5").content.decode()
+    assert listed.count("can’t be read") == 1 and listed.count('class="row"') == 5
+    assert udo.get("/audit/1").status_code == 200
+    items = udo.get("/api/v1/audit?after=5").json()["items"]
+    assert [item["index"] for item in items if item["damaged"]] == [2]
+    one = udo.get("/api/v1/audit/2")
+    assert (one.status_code, one.json()["code"]) == (503, "log_unavailable")
+    assert "Entry 2" in one.json()["detail"]
+
+
+def test_the_api_names_people_beside_the_verbatim_body(house: House, udo: Client) -> None:
+    administration.save_filter(house.udo, name="Uses", query={"action": "encrypt"})
+    items = udo.get("/api/v1/audit").json()["items"]
+    theirs = [item for item in items if item["body"]["actor"]["id"] == str(house.udo.principal_id)]
+    assert theirs
+    for item in theirs:
+        assert item["actor_name"] == "Udo"
+        assert item["body"]["actor"]["name"].startswith("hmac-sha256:")
+        one = udo.get(f"/api/v1/audit/{item['index']}").json()
+        assert one["actor_name"] == "Udo" and one["body"] == item["body"]
 
 
 def test_what_a_version_became_is_told_in_words(house: House, udo: Client) -> None:

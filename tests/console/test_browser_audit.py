@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from audit.models import Entry, SavedFilter
 from keys import operations
 from kms_console.web import audit_exports
@@ -62,6 +64,7 @@ def test_an_auditor_keeps_a_filter_and_takes_the_entries_out(
     udo.context.close()
 
 
+@pytest.mark.exhaustive
 def test_the_proof_and_the_trails_pages_fit_a_phone_and_keep_the_policy(
     house: House,
     address: str,  # noqa: F811
@@ -86,6 +89,7 @@ def test_the_proof_and_the_trails_pages_fit_a_phone_and_keep_the_policy(
     udo.context.close()
 
 
+@pytest.mark.exhaustive
 def test_an_export_needs_no_script(
     house: House,
     address: str,  # noqa: F811

@@ -60,7 +60,7 @@ def test_a_key_is_rotated_disabled_enabled_and_saved_from_destruction(
         assert olga.post(f"/keys/{key.alias}/do/{verb}", REASON).status_code == 302, verb
         key.refresh_from_db()
         assert key.state == state, verb
-        told = house.last_entry(action=_action(verb), actor_name="Olga")
+        told = house.last_entry(action=_action(verb), actor_kind="person")
         assert told["facts"]["reason"] == REASON["reason"]
     assert [v.state for v in key.versions.order_by("number")] == ["deactivated", "active"]
 

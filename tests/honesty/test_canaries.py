@@ -10,6 +10,7 @@ import base64
 import json
 import logging
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def sinks(house: House, folder: Path, logs: str, broker: Broker) -> Iterator[tup
     connections.close_all()
     for path in [*house.database.path.parent.iterdir(), *folder.rglob("*")]:
         if path.is_file() and "keys" not in path.parts:
-            yield path.name, path.read_bytes()
+            # By another process: closing a file here would take SQLite's locks on it away.
+            done = subprocess.run(["cat", str(path)], capture_output=True, check=True)
+            yield path.name, done.stdout
     yield "the log lines", logs.encode("utf-8", "replace")
     with broker.client() as client:
         for name in client.scan_iter(count=1000):
@@ -164,8 +167,7 @@ def test_no_secret_is_in_any_sink(
     signer = Signer(settings.SIGNER_FOLDER)
     signer.open()
     try:
-        assert signer.round(at_once=True)
-        signer.deliver()
+        assert signer.once().problem == ""
     finally:
         signer.close()
     assert any(path.is_file() for path in (tmp_path / "published").rglob("*"))

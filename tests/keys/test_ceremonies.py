@@ -246,6 +246,7 @@ def test_only_who_is_named_takes_part(house: House) -> None:
         "id": str(row.id),
         "name": key.alias,
         "version": None,
+        "classification": "internal",
     }
     for other in (house.ada, house.udo):
         refused(house, Denied, lambda other=other: enter(other, row, ONE))

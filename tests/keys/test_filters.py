@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from audit.models import SavedFilter
+from audit.models import Entry, SavedFilter
+from audit.search import Filters
 from keys import administration, trail
 from keys.errors import Denied, Invalid, NotFound
 from tests.console.conftest import signed_in_client
@@ -21,14 +22,35 @@ def test_a_filter_is_kept_under_a_name_and_told_in_the_trail(house: House) -> No
     assert row.query == {"outcome": "denied", "range": "7d"}
     entry = house.last_entry(action="save_filter")
     assert entry["object"]["kind"] == "saved_filter"
-    assert entry["object"]["name"] == "Refusals"
+    assert entry["object"]["id"] == str(row.id)
+    assert "Refusals" not in str(entry)
     assert entry["facts"]["members"] == ["outcome", "range"]
     assert [one.name for one in trail.list_filters(house.udo)] == ["Refusals"]
 
 
 def test_whom_a_filter_looks_for_does_not_stand_in_the_trail(house: House) -> None:
-    administration.save_filter(house.udo, name="One of us", query={"actor": "Olga Beispiel"})
-    assert "Beispiel" not in str(house.last_entry(action="save_filter"))
+    row = administration.save_filter(house.udo, name="Olga B.", query={"actor": "Olga Beispiel"})
+    with pytest.raises(Denied):
+        administration.delete_filter(house.olga, str(row.id))
+    administration.delete_filter(house.udo, str(row.id))
+    for body in Entry.objects.filter(object_kind="saved_filter").values_list("body", flat=True):
+        assert b"Beispiel" not in bytes(body) and b"Olga B." not in bytes(body)
+
+
+def test_whom_an_export_looks_for_stands_in_the_trail_as_an_id_or_a_commitment(
+    house: House,
+) -> None:
+    typed = {"text": "Beispiel", "actor": "Olga Beispiel", "request_id": "olga", "door": "Olga"}
+    trail.export_audit(house.udo, Filters(object_id="Olga Beispiel", **typed))
+    said = json.loads(bytes(Entry.objects.order_by("-index")[0].body))["facts"]["filters"]
+    assert set(said) == {*typed, "object_id"}
+    assert all(value.startswith("hmac-sha256:") for value in said.values())
+    trail.export_audit(house.udo, Filters(object_id="Olga", action="encrypt,decrypt"))
+    said = json.loads(bytes(Entry.objects.order_by("-index")[0].body))["facts"]["filters"]
+    assert said == {"object_id": str(house.olga.principal_id), "action": "encrypt,decrypt"}
+    trail.export_audit(house.udo, Filters(object_id="invoices", classification="internal"))
+    said = json.loads(bytes(Entry.objects.order_by("-index")[0].body))["facts"]["filters"]
+    assert said == {"object_id": str(house.invoices.id), "classification": "internal"}
 
 
 def test_saving_under_the_same_name_again_replaces_it(house: House) -> None:
@@ -64,7 +86,7 @@ def test_only_who_saved_it_deletes_a_filter_and_an_administrator_what_is_shared(
     administration.delete_filter(house.ada, str(shared.id))
     administration.delete_filter(house.udo, str(own.id))
     assert not SavedFilter.objects.exists()
-    assert house.last_entry()["object"]["name"] == "Own"
+    assert house.last_entry()["object"]["id"] == str(own.id)
     with pytest.raises(NotFound):
         administration.delete_filter(house.udo, str(own.id))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 
+from audit import verifier
 from keys import administration, clock, jobs, stores, sweep, tasks
 from keys.models import Approval, Job, Key, KeyVersion, Principal, Vote
 from tests.house import House
@@ -182,6 +183,10 @@ def test_the_same_with_nothing_forged_is_carried_out(house: House, request_: App
     tasks.execute_requests([str(request_.id)])
     request_.refresh_from_db()
     assert request_.state == "executed"
+    # Votes that no officer's entry tells of are found by who verifies the trail.
+    report = verifier.verify()
+    assert "0 of 2 votes" in report.problem
+    house.honest = False
 
 
 def test_one_forged_request_does_not_hold_up_the_others(house: House, request_: Approval) -> None:

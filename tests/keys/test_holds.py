@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from django.db import connection, connections
 from audit import keeper, proofs, retention, tiles
 from audit.events import Subject
 from audit.models import Archive, Entry, LegalHold
-from audit.retention import holds
 from audit.search import Filters
 from keys import administration, sweep, trail
 from keys.administration import retention as keeping
@@ -31,6 +32,7 @@ from keys.errors import (
 )
 from keys.services import operator, scheduler
 from keys.trail import retention as trail_retention
+from kms_console import health
 from tests.audit.helpers import use, write
 from tests.audit.test_retention import sign
 from tests.house import House
@@ -43,11 +45,11 @@ def archive_folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "archive"
     folder.mkdir()
     settings.AUDIT_ARCHIVE = folder.as_uri()
-    holds.forget()
     keeping._rest_until = None
+    keeping._resting.clear()
     yield folder
-    holds.forget()
     keeping._rest_until = None
+    keeping._resting.clear()
 
 
 def filled(house: House, count: int = 600) -> None:
@@ -346,3 +348,93 @@ def test_the_pages_lists(house: House, archive_folder: Path) -> None:
     for ask in (trail_retention.list_archives, trail_retention.list_holds, trail_retention.kept):
         with pytest.raises(Denied):
             ask(house.billing)
+
+
+@pytest.mark.parametrize("bad", ["missing", "unreadable"])
+def test_a_drop_that_was_interrupted_is_finished_and_one_bad_bundle_stops_no_other(
+    house: House, archive_folder: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    monkeypatch.setattr(keeping, "FEWEST", 256)
+    monkeypatch.setattr(keeping, "AT_ONCE", 2)
+    filled(house, 1100)
+    rows = [administration.archive_audit(operator(), entries=256) for _ in range(3)]
+    begun = rows[1]
+    begun.dropped_at = datetime(2030, 1, 1, tzinfo=UTC)
+    begun.save(update_fields=["dropped_at"])
+    assert [row.start for row in keeping.droppable(rows[0].first_at)] == [256]  # however young
+    (archive_folder / rows[0].name).unlink()
+    if bad == "unreadable":  # a disk's own error, EIO, which may pass
+        (archive_folder / rows[0].name).symlink_to("/proc/self/mem")
+    settings.AUDIT_KEEP_DAYS = 1
+    with time_machine.travel("2100-01-01T00:00:00Z"):
+        keeping.keep_trail()
+        assert [retention.rows_left(row) for row in rows] == [256, 0, 0]
+        before = len(house.entries(action="drop_audit", outcome="failed"))
+        keeping.keep_trail()
+        assert len(house.entries(action="drop_audit", outcome="failed")) == before == 1
+
+
+def test_the_sweep_goes_on_after_a_full_disk(
+    house: House,
+    archive_folder: Path,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(keeping, "FEWEST", 256)
+    filled(house)
+    settings.AUDIT_KEEP_DAYS = 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with time_machine.travel("2100-01-01T00:00:00Z"):
+        sweep.tidy()
+    assert not Archive.objects.exists()
+    assert house.last_entry(action="archive_audit")["outcome"] == "failed"
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with time_machine.travel("2100-01-01T01:00:00Z"):
+        sweep.tidy()
+    assert retention.rows_left(Archive.objects.get()) == 0
+
+
+def test_a_request_brings_back_no_more_than_it_has_time_for(
+    house: House, archive_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "RESTORED_AT_ONCE", 256)
+    filled(house, 1100)
+    for entries in (256, 512):
+        administration.archive_audit(operator(), entries=entries)
+    for start in ("0", "256"):
+        administration.drop_audit(operator(), start)
+    administration.restore_audit(house.udo, "0")
+    with pytest.raises(Conflict, match="archive_audit restore 256"):
+        administration.restore_audit(house.udo, "256")
+    administration.restore_audit(operator(), "256")
+    assert not Archive.objects.exclude(dropped_at=None).exists()
+
+
+def test_what_is_archived_on_a_folder_is_dropped_only_where_nobody_asked_for_a_lock(
+    house: House, archive_folder: Path, settings: Any
+) -> None:
+    filled(house)
+    row = administration.archive_audit(operator(), entries=256)
+    settings.AUDIT_RETAIN_DAYS = 30
+    with pytest.raises(Conflict, match="KMS_AUDIT_RETAIN_DAYS"):
+        administration.drop_audit(operator(), "0")
+    assert retention.rows_left(row) == 256
+
+
+def test_a_storage_that_was_not_told_of_a_hold_shows(house: House, archive_folder: Path) -> None:
+    filled(house)
+    row = administration.archive_audit(operator(), entries=256)
+    place(house)
+    (archive_folder / row.name).rename(archive_folder / "away")
+    keeping.keep_trail()
+
+    def archive_part() -> health.Part:
+        parts = {part.name: part for part in health.Examiner().report().parts}
+        return parts["archive"]
+
+    assert archive_part().status == health.FAILED
+    assert "legal hold" in archive_part().reason
+    (archive_folder / "away").rename(archive_folder / row.name)
+    keeping.keep_trail()
+    assert archive_part().status == health.OK

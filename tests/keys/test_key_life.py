@@ -589,6 +589,7 @@ def test_a_key_that_is_not_there_is_not_found_and_recorded(house: House) -> None
             "id": "no-such-key",
             "name": "",
             "version": None,
+            "classification": "",
         }
 
 

@@ -75,6 +75,7 @@ def test_a_legal_change_of_state_is_made_stamped_and_recorded(
         "id": str(key.id),
         "name": key.alias,
         "version": number,
+        "classification": "internal",
     }
     assert entry["facts"]["from"] == before.value
     assert entry["facts"]["asked"]["to"] == after.value

@@ -385,11 +385,20 @@ class PendingApproval(Shape):
 
 
 class Entry(Shape):
-    """One entry of the audit trail. `body` is what is hashed, in canonical JSON (RFC 8785)."""
+    """One entry of the audit trail. `body` is what is hashed, in canonical JSON (RFC 8785).
+
+    Names of people and their addresses stand in `body` as commitments; `actor_name`, `object_name`
+    and `source` have them in clear, "(erased)" where they were erased. Where `damaged` is true the
+    entry's bytes can't be read, and `body` is empty: verify the log.
+    """
 
     index: int
     time: Time
     leaf_hash: Hex
+    actor_name: str
+    object_name: str
+    source: str
+    damaged: bool
     body: dict[str, Any]
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
+from audit import personal
 from audit.models import Entry as EntryRow
 from audit.verifier import Report
-from keys import counters, models, queries
+from keys import counters, models, queries, trail
 from keys.callers import Caller
-from keys.errors import KeyServiceError
-from keys.trail import Proof as ProofValue
+from keys.errors import KeyServiceError, LogUnavailable
 from kms_console.api.rest import shapes
 from kms_console.api.rest.shapes import Name
 
@@ -236,24 +237,41 @@ def waiting(caller: Caller, identity: str, detail: str) -> shapes.PendingApprova
     )
 
 
-def entry(row: EntryRow, caller: Caller) -> shapes.Entry:
-    return shapes.Entry(
-        index=row.index,
-        time=_at(row.at),
-        leaf_hash=bytes(row.leaf_hash).hex(),
-        body=msgspec.json.decode(bytes(row.body)),
-    )
+def entries(rows: Sequence[EntryRow]) -> list[shapes.Entry]:
+    """Return entries with the names that commitments stand for; those that are damaged say so."""
+    personal.reveal(rows)
+    return [
+        shapes.Entry(body=body or {}, damaged=body is None, **_told(row))
+        for row, body in ((row, trail.written(row)) for row in rows)
+    ]
 
 
-def proved(row: EntryRow, proof: ProofValue) -> shapes.ProvedEntry:
+def proved(row: EntryRow, proof: trail.Proof) -> shapes.ProvedEntry:
+    """Return one entry with its proof. Raises LogUnavailable where its bytes can't be read."""
+    body = trail.written(row)
+    if body is None:
+        raise LogUnavailable(
+            f"Entry {row.index} can't be read: its bytes are damaged. Verify the log."
+        )
+    personal.reveal([row])
     return shapes.ProvedEntry(
-        index=row.index,
-        time=_at(row.at),
-        leaf_hash=bytes(row.leaf_hash).hex(),
-        body=msgspec.json.decode(bytes(row.body)),
+        body=body,
+        damaged=False,
         canonical=bytes(row.body).decode(),
         proof=shapes.Proof(size=proof.size, root=proof.root, hashes=proof.hashes),
+        **_told(row),
     )
+
+
+def _told(row: EntryRow) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "time": _at(row.at),
+        "leaf_hash": bytes(row.leaf_hash).hex(),
+        "actor_name": row.actor_name,
+        "object_name": row.object_name,
+        "source": row.source,
+    }
 
 
 def verification(report: Report) -> shapes.Verification:

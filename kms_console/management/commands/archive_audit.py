@@ -11,10 +11,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from audit import retention
 from audit.errors import AuditError
 from audit.models import Archive
-from keys import clock, trail
+from keys import clock, parameters, trail
 from keys.administration import archive_audit, drop_audit, restore_audit
 from keys.administration.retention import droppable
-from keys.errors import Conflict
+from keys.errors import Conflict, Unavailable
 from keys.services import operator
 from keys.trail.retention import find_archive, kept, list_archives
 from kms_console.management import plain
@@ -51,6 +51,9 @@ class Command(BaseCommand):
             type=int,
             help="first entries of bundles; none: all that are older than KMS_AUDIT_KEEP_DAYS",
         )
+        drop.add_argument(
+            "--before", default="", metavar="TIME", help="all that are older than this time"
+        )
         restore = commands.add_parser("restore", help="bring entries back into the database")
         restore.add_argument("start", nargs="+", type=int, help="first entries of bundles")
         commands.add_parser("list", help="every bundle, and where it stands")
@@ -80,8 +83,6 @@ class Command(BaseCommand):
 
     def _enough(self, options: dict[str, Any]) -> bool:
         """Whether the next bundle would be a whole one, or may be smaller."""
-        from keys import parameters
-
         before = parameters.moment(options["before"], "--before")
         found = retention.next_range(options["entries"], before)
         return found is not None and (
@@ -102,15 +103,36 @@ class Command(BaseCommand):
             raise CommandError(f"{bad} of the bundles are not sound or can't be read.")
 
     def _drop(self, options: dict[str, Any]) -> None:
-        if options["start"]:
-            rows = [find_archive(operator(), start) for start in options["start"]]
-        else:
-            rows = droppable(clock.now() - timedelta(days=settings.AUDIT_KEEP_DAYS))
+        rows, bad = self._to_drop(options), 0
         for row in rows:
-            dropped = drop_audit(operator(), str(row.start), reason=options["reason"])
-            self.stdout.write(_line(dropped))
+            # One that can't be dropped stops no other.
+            try:
+                dropped = drop_audit(operator(), str(row.start), reason=options["reason"])
+                self.stdout.write(_line(dropped))
+            except (Conflict, Unavailable) as error:
+                if len(rows) == 1:
+                    raise
+                bad += 1
+                self.stdout.write(f"{row}: {error.detail}")
+        if bad:
+            raise CommandError(f"{bad} of the bundles can't be dropped.")
         if not rows:
             self.stdout.write("There is nothing to drop.")
+
+    def _to_drop(self, options: dict[str, Any]) -> list[Archive]:
+        if options["start"] and options["before"]:
+            raise CommandError("Name bundles, or a time with --before; not both.")
+        if options["start"]:
+            return [find_archive(operator(), start) for start in options["start"]]
+        before = parameters.moment(options["before"], "--before")
+        if before is None:
+            if not settings.AUDIT_KEEP_DAYS:
+                raise CommandError(
+                    "KMS_AUDIT_KEEP_DAYS is 0, so that nothing is old enough to go: name bundles by "
+                    "their first entries, or give a time with --before."
+                )
+            before = clock.now() - timedelta(days=settings.AUDIT_KEEP_DAYS)
+        return droppable(before)
 
     def _restore(self, options: dict[str, Any]) -> None:
         for start in options["start"]:

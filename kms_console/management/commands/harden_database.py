@@ -49,6 +49,13 @@ class Command(BaseCommand):
                 metavar="NAME",
                 help="a role that is there already and signs in as this one",
             )
+        parser.add_argument(
+            "--administrator",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="for --check: a role that may be a superuser, or act as the owner; can be repeated",
+        )
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--print", action="store_true", help="print the SQL, change nothing")
         how.add_argument(
@@ -68,16 +75,20 @@ class Command(BaseCommand):
             raise CommandError("The four roles need four different names.")
         try:
             if options["check"]:
-                self._check(names)
+                self._check(names, options)
             else:
                 self._make(names, options)
         except DatabaseError as error:
             raise CommandError(f"The database refuses: {error}".splitlines()[0]) from None
 
-    def _check(self, names: Names) -> None:
+    def _check(self, names: Names, options: dict[str, Any]) -> None:
         found = []
+        logins = Logins(members=_members(options))
         for alias in DATABASES:
-            found += [f"{alias}: {one}" for one in database_roles.faults(connections[alias], names)]
+            faults = database_roles.faults(
+                connections[alias], names, logins, options["administrator"]
+            )
+            found += [f"{alias}: {one}" for one in faults]
         for line in found:
             self.stdout.write(line)
         if found:

@@ -8,6 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from audit import tiles
 from keys import root_keys, sealing
 from keys.backends.software.models import WrappedMaterial
 from keys.errors import KeyServiceError
@@ -37,6 +38,7 @@ class Command(BaseCommand):
             held = root_keys.held_by_store()
             if not held and not sealing.root_key_exists():
                 self._create_root_key(allowed=not options["no_root_key"])
+            _build_tiles()
         except DatabaseError as error:
             raise CommandError(f"A database can't be used: {error}".splitlines()[0]) from None
         except KeyServiceError as error:
@@ -61,3 +63,9 @@ class Command(BaseCommand):
             )
         name = sealing.create_root_key()
         self.stdout.write(f"Created the root key {name} at {sealing.root_key_file()}: back it up.")
+
+
+def _build_tiles() -> None:
+    """Build what is missing of the log's tree, as after an upgrade: comparing and proving read it."""
+    while tiles.build():
+        pass

@@ -29,11 +29,14 @@ def parse_note(word: str) -> tuple[int, str]:
 def parse_policy(word: str) -> rules.Policy:
     """Return the policy that a file holds: whose signatures are asked for."""
     try:
-        return rules.Policy(Path(word).read_text(encoding="utf-8"))
+        policy = rules.Policy(Path(word).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise argparse.ArgumentTypeError(f"{word!r} can't be read") from None
     except rules.Malformed as problem:
         raise argparse.ArgumentTypeError(f"{word!r} {problem}") from None
+    if not policy.log and not policy.witnesses:
+        raise argparse.ArgumentTypeError(f"{word!r} names no log and no witness")
+    return policy
 
 
 def parse_checkpoint(word: str) -> str:
@@ -86,12 +89,19 @@ class Command(BaseCommand):
             help="also read the bundles of entries that were dropped from the database",
         )
 
+        parser.add_argument(
+            "--with-index",
+            action="store_true",
+            help="compare the whole search index with the entries, not only some blocks",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         progress = None if options["quiet"] else self._progress
         asked: dict[str, Any] = {
             "earlier": options["previous"],
             "policy": options["witness_policy"],
             "with_archives": options["with_archives"],
+            "with_index": options["with_index"],
         }
         with plain.errors():
             try:

@@ -14,6 +14,8 @@
     url: place.dataset.document,
     domNode: place,
     deepLinking: true,
+    // Everything at once is more than the page can draw.
+    docExpansion: "none",
     validatorUrl: null, // nothing of this console is sent elsewhere
     presets: [SwaggerUIBundle.presets.apis],
     // Who is signed in to the console can try requests here; those that change something need this.

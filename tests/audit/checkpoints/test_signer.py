@@ -16,6 +16,7 @@ from django.db import connection, connections, transaction
 from audit import checkpoints, proofs, store
 from audit.checkpoints import keys as log_keys
 from audit.checkpoints import memory, notes, status, vkeys
+from audit.checkpoints import signer as signing_rounds
 from audit.checkpoints.signer import Signer
 from audit.errors import SignerError
 from audit.models import Checkpoint
@@ -392,3 +393,39 @@ def test_places_that_are_away_get_everything_later_in_order(
     assert (away / "checkpoint").read_text() == (tmp_path / "here/checkpoint").read_text()
     assert list((folder / "outbox").iterdir()) == []
     assert round_of(folder).publishing == ""
+
+
+def test_a_long_log_is_read_on_where_it_was_and_the_status_says_how_far(
+    database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing_rounds, "TELL_SECONDS", 0.0)
+    grow(3500)
+    said: list[str] = []
+    stop = threading.Event()
+
+    class Watched(Signer):
+        def _leave(self, state: str, problem: str) -> status.Status:
+            said.append(problem)
+            if "2000 of 3500" in problem:
+                stop.set()
+            return super()._leave(state, problem)
+
+    signer = Watched(folder)
+    signer.open()
+    try:
+        signer.run(stop)
+        assert said[:3] == [
+            f"The signer reads the log before it signs: {size} of 3500 entries."
+            for size in (0, 1000, 2000)
+        ]
+        assert len(said) == 4, "it was told to end, and ended in the middle"
+        assert "ended before it had read the log" in status.trouble()
+        assert checkpoints.latest() is None
+        stop.clear()
+        said.clear()
+        assert signer.once().state == status.SIGNING
+        assert "3000 of 3500" in said[0], "what was read is not read again"
+    finally:
+        signer.close()
+    newest = checkpoints.latest()
+    assert newest is not None and bytes(newest.root) == frontier_of_the_log().root()

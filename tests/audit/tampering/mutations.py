@@ -198,9 +198,62 @@ def tampered(name: str, seed: int) -> tuple[Log, Log]:
     """Return a sound log and what the attack makes of it; the two differ."""
     dice = random.Random(f"{name} {seed}")
     sound = make(seed, 256 + seed % 40 if name == "tile edit" else None)
+    if (
+        seed % 2
+    ):  # what the auditor kept is from any earlier day, and may be proven rather than walked
+        sound.kept = random.Random(seed).choice(sound.notes)
     log = sound.copy()
     MUTATIONS[name](log, dice)
+    if seed % 4 == 3 and log.chosen is None:
+        end = min(rules.Note(log.notes[-1].encode()).size, len(log.bodies))
+        log.chosen = list(range(end))  # a selection, of all there is
     return sound, log
 
 
-__all__ = ["MUTATIONS", "tampered"]
+def told_as_it_was(sound: Log, log: Log) -> bool:
+    """Whether what the evidence of `log` shows is how it was: an older export, and no lie.
+
+    Nobody can find anything in that, unless the auditor holds a later checkpoint.
+    """
+    note = rules.Note(log.notes[-1].encode())
+    return (
+        log.notes[-1] in sound.notes
+        and log.bodies[: note.size] == sound.bodies[: note.size]
+        and log.leaves[: note.size] == sound.leaves[: note.size]
+        and log.personal == sound.personal
+        and not log.wrong_proof
+        and rules.Note(log.kept.encode()).size <= note.size
+    )
+
+
+def whole_and_old(sound: Log, log: Log) -> bool:
+    """Whether the database holds the log as it was at a checkpoint that the auditor's doesn't surpass."""
+    size = rules.Note(log.notes[-1].encode()).size
+    return (
+        told_as_it_was(sound, log)
+        and len(log.bodies) == size
+        and log.columns == sound.columns[:size]
+        and log.edge.size == size
+        and set(log.notes) <= set(sound.notes)
+        and log.tiles == {at: row for at, row in sound.tiles.items() if (at[1] + 1) * 256 <= size}
+    )
+
+
+# Strange rows beside a sound log, as whoever owns the database can write them: one for each table.
+STRANGE = {
+    "a checkpoint before the first entry": "INSERT INTO audit_checkpoint"
+    " (size, root, origin, note, signed_at) VALUES (-1, x'', 'o', 'n', '2026-01-01 00:00:00')",
+    "a checkpoint that nobody signed": "UPDATE audit_checkpoint SET note = 'n'",
+    "a block far behind the end": "INSERT INTO audit_block (number, first_at, last_at)"
+    " VALUES (999999, '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
+    "a posting without its block": "INSERT INTO audit_posting (term, block, entries)"
+    " VALUES ('a', 0, x'')",
+    "a tile of no level": "INSERT INTO audit_tile (level, number, hashes, root)"
+    " VALUES (9, 0, x'', x'')",
+    "a tile behind the end": "INSERT INTO audit_tile (level, number, hashes, root)"
+    " VALUES (0, 77, x'', x'')",
+    "a personal value": "UPDATE audit_personalvalue SET value = 'Eve'",
+    "half a personal value": "UPDATE audit_personalvalue SET salt = NULL",
+}
+
+__all__ = ["MUTATIONS", "STRANGE", "tampered", "told_as_it_was", "whole_and_old"]

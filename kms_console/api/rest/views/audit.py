@@ -44,7 +44,16 @@ _BODY = {
     "approvals": [],
     "facts": {"context": ["tenant"]},
 }
-_ENTRY = {"index": 41, "time": "2027-01-01T09:30:00Z", "leaf_hash": "5d…", "body": _BODY}
+_ENTRY = {
+    "index": 41,
+    "time": "2027-01-01T09:30:00Z",
+    "leaf_hash": "5d…",
+    "actor_name": "billing",
+    "object_name": "invoices",
+    "source": "10.1.4.7",
+    "damaged": False,
+    "body": _BODY,
+}
 
 
 class AuditFilters(Asked):
@@ -91,7 +100,7 @@ class Entries(Door):
         rows = trail.search_audit(caller, filters_of(wanted), before=before, limit=wanted.limit + 1)
         shown_rows = rows[: wanted.limit]
         more = str(shown_rows[-1].index) if len(rows) > wanted.limit else None
-        return Response({"items": [shown.entry(r, caller) for r in shown_rows], "next": more})
+        return Response({"items": shown.entries(shown_rows), "next": more})
 
 
 class OneEntry(Door):

@@ -117,7 +117,8 @@ class RestoreArchive(Door):
         answers={200: shown_retention.Archive},
         example={"reason": "The yearly inspection."},
         answer_example=_ARCHIVE | {"restored_at": "2028-01-10T08:00:00Z"},
-        description="Each entry is compared with the tree first. It answers once all are back.",
+        description="Each entry is compared with the tree first. It answers once all are back. A bundle "
+        "of more than 65,536 entries is brought back by the command archive_audit.",
     )
     def post(self, request: Request, archive: str) -> Response:
         caller, why = caller_of(request), read(request, Why)
