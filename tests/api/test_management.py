@@ -269,7 +269,7 @@ def test_a_name_that_no_database_keeps_is_refused_with_an_entry_and_hurts_nobody
 def use_a_key(house: House) -> bytes:
     try:
         sealed = operations.encrypt(house.billing, "invoices", b"x").ciphertext
-        return operations.decrypt(house.billing, "invoices", sealed).plaintext
+        return operations.decrypt(house.billing, "invoices", sealed).plaintext.reveal()
     finally:
         connections.close_all()
 
