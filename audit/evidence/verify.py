@@ -180,11 +180,16 @@ def check_form(body: Any) -> None:
 
 def whole_numbers(value: Any) -> bool:
     """Whether no number within is beyond 2^53-1."""
-    if isinstance(value, int):
-        return -LARGEST <= value <= LARGEST
-    if isinstance(value, dict):
-        return all(whole_numbers(one) for one in value.values())
-    return not isinstance(value, list) or all(whole_numbers(one) for one in value)
+    waiting = [value]  # not by recursion: facts may be nested deeply
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, int) and not -LARGEST <= one <= LARGEST:
+            return False
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return True
 
 
 # --- The tree (RFC 6962 section 2.1, RFC 9162 section 2.1)
@@ -580,7 +585,12 @@ ELSEWHERE = {
     "hold_root_key": "root_key",
     "rotate_root_key": "root_key",
 }
-REPAIR = ("repair_drift", "rotate_key", "key")
+# The work on the key that such a decision begins, under the name that its entry has.
+BEGUN = {
+    "accept_drift": ("schedule_destruction", "destroy_version", "align_key"),
+    "revert_drift": ("align_key",),
+    "repair_drift": ("rotate_key",),
+}
 
 
 class Request:
@@ -615,7 +625,7 @@ class Request:
     def is_about(self, body: dict[str, Any]) -> bool:
         """Whether an entry is of what was asked: that action, on that object or what it makes."""
         kind, identity = body["object"]["kind"], body["object"]["id"]
-        if self.done and (self.action, body["action"], kind) == REPAIR:
+        if self.done and kind == "key" and body["action"] in BEGUN.get(self.action, ()):
             return True  # the version that repairs is made by a job of its own
         right = (kind, identity) == self.subject or ELSEWHERE.get(self.action) == kind
         return bool(body["action"] == self.action and right)
