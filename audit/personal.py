@@ -169,17 +169,21 @@ def _told(event: Event, texts: Mapping[Personal, str]) -> Event:
     )
 
 
-def texts(told: Any) -> Iterator[str]:
-    """Yield the commitments within what an entry says."""
+def strings(told: Any) -> Iterator[str]:
+    """Yield every text within plain values, names of members left out."""
     if isinstance(told, str):
-        if told.startswith(PREFIX):
-            yield told
+        yield told
     elif isinstance(told, Mapping):
         for member in told.values():
-            yield from texts(member)
+            yield from strings(member)
     elif isinstance(told, list):
         for member in told:
-            yield from texts(member)
+            yield from strings(member)
+
+
+def texts(told: Any) -> Iterator[str]:
+    """Yield the commitments within what an entry says."""
+    return (text for text in strings(told) if text.startswith(PREFIX))
 
 
 def revealed(told: Any, values: Mapping[str, str | None]) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from audit import personal
 from audit.index.words import words
 from audit.models import Export, SavedFilter
 
@@ -57,7 +58,9 @@ class _Person:
     def within(self, told: Any) -> bool:
         """Whether a whole name stands in some text of it."""
         whole = self._whole
-        return whole is not None and any(whole.search(text.casefold()) for text in _texts(told))
+        return whole is not None and any(
+            whole.search(text.casefold()) for text in personal.strings(told)
+        )
 
     def in_text(self, text: str) -> bool:
         """Whether a name stands in a text, or nothing but words of one."""
@@ -70,14 +73,3 @@ class _Person:
             return True
         typed = [query.get(name) for name in _TYPED] if isinstance(query, dict) else []
         return any(isinstance(text, str) and self.in_text(text) for text in typed)
-
-
-def _texts(told: Any) -> Iterator[str]:
-    if isinstance(told, str):
-        yield told
-    elif isinstance(told, dict):
-        for member in told.values():
-            yield from _texts(member)
-    elif isinstance(told, list):
-        for member in told:
-            yield from _texts(member)

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from audit.personal import PREFIX
 
 # Commitments to opened values; None where a value was erased.
 Names = Mapping[str, str | None]
-
-
-def commitments(value: Any) -> Iterator[str]:
-    """Yield every commitment within a body: what `audit.personal.opened` is to be asked for."""
-    if isinstance(value, str):
-        if value.startswith(PREFIX):
-            yield value
-    elif isinstance(value, Mapping):
-        for member in value.values():
-            yield from commitments(member)
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from commitments(member)
 
 
 def told(value: Any, names: Names) -> Any:

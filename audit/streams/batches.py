@@ -12,12 +12,11 @@ from typing import Any
 
 import msgspec
 
-from audit import checkpoints
+from audit import checkpoints, personal
 from audit.errors import StreamError
 from audit.exports import opening
 from audit.formats import cef, ocsf
 from audit.formats.activities import severity
-from audit.formats.naming import commitments
 from audit.merkle import leaf_hash
 from audit.models import Archive, Entry
 from audit.streams.addresses import Stream
@@ -70,7 +69,7 @@ def following(
     if first > start:
         _ensure_dropped(start, first, using)
     found = _sound(rows)
-    told = set(commitments([body for _, body in found])) if stream.names else set()
+    told = set(personal.texts([body for _, body in found])) if stream.names else set()
     known = opening.look_up(told, using)
     log_name = _log_name(stream, using)
     messages: list[Message] = []

@@ -10,14 +10,13 @@ from keys.trail.exporting import (
     list_exports,
 )
 from keys.trail.filters import find_filter, list_filters, owners
-from keys.trail.proving import latest_checkpoint, prove_at, prove_consistency
+from keys.trail.proving import latest_checkpoint, prove_at, prove_consistency, prove_entry
 from keys.trail.reading import (
     PAGE,
     Proof,
     citing,
     find_entry,
     log_head,
-    prove_entry,
     search_audit,
     written,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from audit import checkpoints, proofs
 from audit.models import Checkpoint
 from keys import gate
@@ -20,6 +22,18 @@ def latest_checkpoint(caller: Caller) -> Checkpoint:
         missing = NotFound("There is no signed checkpoint yet.")
         raise reads.not_found(caller, Action.READ_AUDIT, "checkpoint", "latest", missing)
     return found
+
+
+def prove_entry(caller: Caller, index: int) -> Proof:
+    """Return the proof that an entry stands in the log as it is now, under the root in its head.
+
+    Raises Denied or NotFound, LogUnavailable where the log has a hole.
+    """
+    gate.read(caller, Action.READ_AUDIT)
+    head = log_head(caller)
+    if not 0 <= index < head.size:
+        raise NotFound("There is no such entry.")
+    return replace(_proof(head.size, index=index), root=head.root)
 
 
 def prove_at(caller: Caller, index: int, size: int) -> Proof:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from audit import proofs, retention, search, writer
+from audit import retention, search, writer
 from audit.canonical import INTEGER_LIMIT
 from audit.errors import AuditError
 from audit.events import Outcome
@@ -95,22 +95,6 @@ def _where(index: int) -> str:
     if bundle is None:
         return "There is no such entry."
     return f"It is in the archive: entries {bundle.start} to {bundle.end - 1}. Bring them back to read it."
-
-
-def prove_entry(caller: Caller, index: int) -> Proof:
-    """Return the inclusion proof of one entry in the log as it is now, from a few rows of tiles.
-
-    Raises Denied or NotFound, LogUnavailable where the log has a hole.
-    """
-    gate.read(caller, Action.READ_AUDIT)
-    head = log_head(caller)
-    if not 0 <= index < head.size:
-        raise NotFound("There is no such entry.")
-    try:
-        hashes = proofs.inclusion(index, head.size)
-    except ValueError as error:
-        raise LogUnavailable(f"There is no proof: {error}.") from None
-    return Proof(head.size, head.root, [one.hex() for one in hashes])
 
 
 def log_head(caller: Caller) -> Proof:

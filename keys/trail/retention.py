@@ -44,12 +44,6 @@ def find_archive(caller: Caller, start: int) -> Archive:
     return targets.archive(str(start), {}).row
 
 
-def archive_of(caller: Caller, index: int) -> Archive | None:
-    """Return the bundle that holds an entry, or None. Raises Denied."""
-    gate.read(caller, Action.READ_AUDIT)
-    return retention.archived(index)
-
-
 def kept(caller: Caller) -> Kept:
     """Return where the archive stands. Raises Denied."""
     gate.read(caller, Action.READ_AUDIT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from audit import checkpoints, guard, merkle, proofs, streams
+from audit import checkpoints, guard, merkle, streams
 from audit.checkpoints import notes, vkeys
 from audit.checkpoints.vkeys import VerifierKey
 from audit.errors import AuditError
@@ -18,7 +18,6 @@ from audit.witness import policy
 from keys import gate
 from keys.actions import Action
 from keys.callers import Caller
-from keys.errors import LogUnavailable, NotFound
 from keys.trail.reading import Proof, log_head
 
 SHOWN = 20
@@ -131,34 +130,6 @@ def covering(caller: Caller, index: int) -> tuple[Signed, Checkpoint] | None:
         return None
     first = Checkpoint.objects.filter(size__gt=index).order_by("size", "id").first()
     return _signed(newest, _known()), first or newest
-
-
-def prove_at(caller: Caller, index: int, size: int) -> Proof:
-    """Return the inclusion proof of an entry in the log as it was at `size` entries.
-
-    The root is the one that the log's own entries give, to be compared with one that was signed.
-    Raises Denied, NotFound, LogUnavailable.
-    """
-    gate.read(caller, Action.READ_AUDIT)
-    if not 0 <= index < size:
-        raise NotFound("There is no such entry.")
-    prover = proofs.Prover(size)
-    try:
-        hashes = prover.inclusion(index)
-        root = prover.root()
-    except ValueError as error:
-        raise LogUnavailable(f"There is no proof: {error}.") from None
-    return Proof(size, root.hex(), [one.hex() for one in hashes])
-
-
-def consistent(first: Checkpoint, second: Checkpoint) -> bool:
-    """Whether the log of one checkpoint is the beginning of the other's, by the tree as it is now."""
-    try:
-        path = proofs.Prover(second.size).consistency(first.size) if first.size else []
-    except ValueError:
-        return False
-    roots = bytes(first.root), bytes(second.root)
-    return merkle.verify_consistency(first.size, second.size, *roots, path)
 
 
 def leaf_of(entry: Entry) -> bytes:

@@ -30,7 +30,7 @@ def entry_page(request: HttpRequest, caller: Caller, index: int) -> HttpResponse
     entry = trail.find_entry(caller, index)
     head = trail.log_head(caller)
     written = trail.written(entry)
-    proof = _proof(caller, entry, head.size)
+    proof = _proof(caller, entry, head)
     audit_names.shown([entry])
     context = {
         "entry": entry,
@@ -66,21 +66,19 @@ def _raw(entry: Entry) -> dict[str, Any]:
     return {"damaged": True, "body": bytes(entry.body).decode("utf-8", "backslashreplace")}
 
 
-def _proof(caller: Caller, entry: Entry, size: int) -> dict[str, Any]:
+def _proof(caller: Caller, entry: Entry, head: trail.Proof) -> dict[str, Any]:
     """Return the proof, drawn: in the newest checkpoint that covers the entry, else in the log now."""
     leaf = trust.leaf_of(entry)
     found = trust.covering(caller, entry.index)
     context: dict[str, Any] = {"leaf_hash": leaf.hex(), "altered": leaf != bytes(entry.leaf_hash)}
+    size, root = head.size, head.root
     if found is not None:
         context["signed"], context["first"] = found
-        size = found[0].checkpoint.size
+        size, root = found[0].checkpoint.size, found[0].root
     try:
-        proof = trust.prove_at(caller, entry.index, size)
+        proof = trail.prove_at(caller, entry.index, size)
     except KeyServiceError as error:
         return context | {"no_proof": error.detail}
-    root = found[0].root if found is not None else proof.root
-    if found is None:
-        root = trail.prove_entry(caller, entry.index).root if size == proof.size else root
     hashes = [bytes.fromhex(one) for one in proof.hashes]
     drawing = proof_tree.draw(entry.index, size, leaf, hashes, bytes.fromhex(root))
     return context | {"proof": proof, "drawing": drawing, "root": root, "size": size}

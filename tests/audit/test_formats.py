@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit import entries
+from audit import entries, personal
 from audit.canonical import encode
 from audit.events import Actor, Outcome, Subject
 from audit.formats import activities, cef, ocsf
-from audit.formats.naming import commitments
 from audit.merkle import leaf_hash
 from audit.personal import PREFIX
 from keys.actions import Action
@@ -199,7 +198,7 @@ def test_an_entry_of_version_1_is_an_event_too() -> None:
 
 def test_commitments_are_opened_where_names_are_given() -> None:
     one = body(actor=Actor("person", "id", NAME), source=SOURCE, facts={"to": [NAME]})
-    assert sorted(commitments(one)) == [NAME, NAME, SOURCE]
+    assert sorted(personal.texts(one)) == [NAME, NAME, SOURCE]
 
     closed = ocsf.record(one, {})
     assert closed["actor"]["user"]["name"] == NAME

@@ -325,7 +325,7 @@ def test_search_verify_and_export_go_on_without_what_was_dropped(
     assert min(entry.index for entry in found) >= 256
     with pytest.raises(NotFound):
         trail.find_entry(house.udo, 20)
-    row = trail_retention.archive_of(house.udo, 20)
+    row = retention.archived(20)
     assert row is not None
     assert (row.start, row.end) == (0, 256)
     assert trail.prove_entry(house.udo, 20).hashes
