@@ -23,10 +23,11 @@ from django.db import Error as DatabaseError
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from audit import direct, guard, outages, store
+from audit import direct, guard, outages, store, waiting
 from audit.errors import AuditError, LogRolledBack, LogWriteFailed, QueueFull, Superseded
 from audit.events import Event
 from audit.store import LogHead
+from audit.waiting import Answers, Hearing, Item
 
 log = logging.getLogger(__name__)
 
@@ -45,42 +46,16 @@ PAUSE_SECONDS = 0.05
 HEAR_SECONDS = 0.001
 
 
-# What a waiter is told: the index of its first entry, or why there is none.
-Answer = int | AuditError
-
-
-@dataclass(slots=True)
-class _Item:
-    events: tuple[Event, ...]
-    epoch: int
-    subjects: frozenset[str]
-    future: Future[int] | asyncio.Future[int]
-    loop: asyncio.AbstractEventLoop | None = None  # of an asyncio.Future
-
-    def begin(self) -> bool:
-        """Tell whether it still waits. A thread that waits can't give up from here on."""
-        if isinstance(self.future, Future):
-            return self.future.set_running_or_notify_cancel()
-        return not self.future.cancelled()
-
-
 @dataclass(slots=True)
 class _Result:
     """What one transaction found out and did; `head` is where the log ends then."""
 
     news: _News
-    answers: list[tuple[_Item, Answer]]
+    answers: Answers
     head: LogHead
 
 
-@dataclass(slots=True)
-class _Hearing:
-    """How many event loops have not yet let those run whom a commit released."""
-
-    loops: int = 0
-
-
-_NOBODY = _Hearing()
+_NOBODY = Hearing()
 
 
 class _News:
@@ -101,7 +76,7 @@ class _News:
             self._since[epoch] = frozenset().union(*later) if whole else None
         return self._since[epoch]
 
-    def concern(self, item: _Item) -> bool:
+    def concern(self, item: Item) -> bool:
         """Tell whether `item` rests on something that changed after it was decided."""
         if not item.subjects:
             return False
@@ -121,7 +96,7 @@ class Appender:
         self._using = using
         self._patience = patience
         self._limit = settings.AUDIT_QUEUE_LIMIT if limit is None else limit
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[Item] = deque()
         self._waiting = 0  # events in the queue
         self._wake = threading.Condition()
         self._asleep = False  # until something is queued
@@ -142,17 +117,20 @@ class Appender:
         could not be made durable: then no result may leave. Raises QueueFull at once where
         settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed, ValueError for nothing.
         """
-        return self._enqueue(_Item(events, epoch, subjects, Future()))  # type: ignore[return-value]
+        return self._enqueue(Item(events, epoch, subjects, Future()))  # type: ignore[return-value]
 
     def submit_aio(
         self, *events: Event, epoch: int, subjects: frozenset[str]
     ) -> asyncio.Future[int]:
-        """Do the same for the running event loop, which is woken once for all that a commit ends."""
-        loop = asyncio.get_running_loop()
-        item = _Item(events, epoch, subjects, loop.create_future(), loop)
+        """Do the same for the running event loop, which is woken once for all that a commit ends.
+
+        The future fails with LogWriteFailed after waiting.WAIT_SECONDS, too.
+        """
+        loop = waiting.running()
+        item = Item(events, epoch, subjects, loop.future(), loop)
         return self._enqueue(item)  # type: ignore[return-value]
 
-    def _enqueue(self, item: _Item) -> Future[int] | asyncio.Future[int]:
+    def _enqueue(self, item: Item) -> Future[int] | asyncio.Future[int]:
         if not item.events:
             raise ValueError("there is nothing to append")
         with self._wake:
@@ -200,9 +178,9 @@ class Appender:
         finally:
             connections[self._using].close()
 
-    def _next_batch(self) -> list[_Item]:
+    def _next_batch(self) -> list[Item]:
         """Return what waits, about BATCH_LIMIT entries; wait for it; empty once closed and drained."""
-        batch: list[_Item] = []
+        batch: list[Item] = []
         while not batch:
             with self._wake:
                 self._let_hear()
@@ -231,7 +209,7 @@ class Appender:
         if hearing.loops:
             self._wake.wait_for(lambda: not hearing.loops, HEAR_SECONDS)
 
-    def _commit(self, batch: Sequence[_Item], unsure: bool = False) -> None:
+    def _commit(self, batch: Sequence[Item], unsure: bool = False) -> None:
         """Make `batch` durable and release its waiters.
 
         `unsure`: an earlier try may have committed before its connection was lost, so the items
@@ -269,7 +247,7 @@ class Appender:
                 self._release(result)
                 return
 
-    def _commit_singly(self, batch: Sequence[_Item], unsure: bool, error: Exception) -> None:
+    def _commit_singly(self, batch: Sequence[Item], unsure: bool, error: Exception) -> None:
         """Let one item that the database refuses not take the others with it."""
         self._disconnect()
         if len(batch) > 1:
@@ -279,7 +257,7 @@ class Appender:
         log.error("An entry can't be written to the audit log.", exc_info=error)
         self._fail(batch, LogWriteFailed(f"the log refused the entry: {type(error).__name__}"))
 
-    def _attempt(self, batch: Sequence[_Item], unsure: bool) -> _Result:
+    def _attempt(self, batch: Sequence[Item], unsure: bool) -> _Result:
         connection = connections[self._using]
         with transaction.atomic(using=self._using, durable=True):
             postgresql = connection.vendor == "postgresql"
@@ -291,8 +269,8 @@ class Appender:
             guard.check(head, self._using)
             there = store.find(connection, [i.events[0].uuid for i in batch]) if unsure else {}
             news = self._news(connection, head.epoch, batch)
-            answers: list[tuple[_Item, Answer]] = []
-            fresh: list[_Item] = []
+            answers: Answers = []
+            fresh: list[Item] = []
             for item in batch:
                 if there and (index := there.get(item.events[0].uuid)) is not None:
                     answers.append((item, index))
@@ -303,14 +281,14 @@ class Appender:
             if fresh:
                 at = head.size
                 events = [event for item in fresh for event in item.events]
-                move = direct.move_head if postgresql else None
-                head = store.extend(connection, head, events, epoch=head.epoch, move=move)
+                write = direct.write if postgresql else None
+                head = store.extend(connection, head, events, epoch=head.epoch, write=write)
                 for item in fresh:
                     answers.append((item, at))
                     at += len(item.events)
         return _Result(news, answers, head)
 
-    def _news(self, connection: BaseDatabaseWrapper, epoch: int, batch: Sequence[_Item]) -> _News:
+    def _news(self, connection: BaseDatabaseWrapper, epoch: int, batch: Sequence[Item]) -> _News:
         """Read what changed since the oldest decision in `batch` and since we last looked."""
         epochs = [item.epoch for item in batch if item.subjects]
         if self._seen is None and epochs:
@@ -342,33 +320,12 @@ class Appender:
         else:
             self._seen = news.epoch
 
-    def _fail(self, batch: Sequence[_Item], error: AuditError) -> None:
+    def _fail(self, batch: Sequence[Item], error: AuditError) -> None:
         self._answer([(item, error) for item in batch])
 
-    def _answer(self, answers: Sequence[tuple[_Item, Answer]]) -> None:
-        """Release waiters. Waking an event loop costs a system call, so each is woken once."""
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[_Item, Answer]]] = {}
-        for item, answer in answers:
-            if item.loop is None:
-                _settle(item.future, answer)
-            else:
-                loops.setdefault(item.loop, []).append((item, answer))
-        if not loops:
-            return
-        hearing = self._hearing = _Hearing(len(loops))
-
-        def heard() -> None:
-            with self._wake:
-                hearing.loops -= 1
-                if not hearing.loops:
-                    self._wake.notify()
-
-        for loop, theirs in loops.items():
-            try:
-                loop.call_soon_threadsafe(_settle_all, theirs, heard)
-            except RuntimeError:
-                log.debug("An event loop ended before its entries were written.")
-                heard()
+    def _answer(self, answers: Answers) -> None:
+        hearing = self._hearing = Hearing()
+        waiting.release(answers, hearing, self._wake)
 
     def _disconnect(self) -> None:
         """Drop the connection; the next use opens a new one."""
@@ -378,22 +335,6 @@ class Appender:
         except Exception as error:
             log.debug("Closing a broken connection failed: %s", error)
             connection.connection = None
-
-
-def _settle_all(answers: Sequence[tuple[_Item, Answer]], heard: Callable[[], None]) -> None:
-    for item, answer in answers:
-        _settle(item.future, answer)
-    # Runs after those who waited, since a loop's callbacks run in their order.
-    asyncio.get_running_loop().call_soon(heard)
-
-
-def _settle(future: Future[int] | asyncio.Future[int], answer: Answer) -> None:
-    if future.done():  # who waited on an event loop may have given up
-        return
-    if isinstance(answer, int):
-        future.set_result(answer)
-    else:
-        future.set_exception(answer)
 
 
 _lock = threading.Lock()

@@ -14,16 +14,12 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from audit import entries, personal
+from audit import entries, personal, rows
 from audit.canonical import encode_checked
 from audit.errors import LogWriteFailed
 from audit.events import Event
 from audit.merkle import Frontier, leaf_hash
-
-_COLUMNS = (*entries.COLUMNS, "leaf_hash", "body")
-_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
-_INSERT = f"INSERT INTO audit_entry ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - constants
-_COPY = f"COPY audit_entry ({_NAMES}) FROM STDIN (FORMAT BINARY)"
+from audit.rows import Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,9 @@ class LogHead:
     updated_at: datetime
 
 
-# (connection, before, after): moves the head from one to the other, or raises LogWriteFailed.
-Move = Callable[[BaseDatabaseWrapper, LogHead, LogHead], None]
+# (connection, entries, before, after): adds rows and moves the head from one to the other, or raises
+# LogWriteFailed.
+Write = Callable[[BaseDatabaseWrapper, Sequence[Made], LogHead, LogHead], None]
 
 
 def read_head(connection: BaseDatabaseWrapper, *, lock: bool = False) -> LogHead:
@@ -69,90 +66,44 @@ def extend(
     events: Sequence[Event],
     *,
     epoch: int,
-    move: Move | None = None,
+    write: Write | None = None,
 ) -> LogHead:
     """Append `events` after `head` and move the head, with `epoch`; return where the log ends then.
 
-    The first event's index is `head.size`. `move` replaces the statement that moves the head.
+    The first event's index is `head.size`. `write` replaces the statements that do it.
 
     Raises LogWriteFailed where the head is no longer what `head` says: size *and* epoch are
     compared by the UPDATE itself.
     """
     frontier = Frontier.from_bytes(head.size, head.frontier)
-    rows: list[tuple[Any, ...]] = []
-    adapt = _for_postgresql if connection.vendor == "postgresql" else _for_sqlite
+    made: list[Made] = []
     for index, event in enumerate(personal.committed(connection, events), head.size):
         data = encode_checked(entries.body(event, index))
         leaf = leaf_hash(data)
         frontier.append(leaf)
-        rows.append((index, *adapt(event), *_texts(event), leaf, data))
-    _insert(connection, rows)
+        made.append((index, event, leaf, data))
     after = LogHead(frontier.size, epoch, frontier.root(), frontier.to_bytes(), datetime.now(UTC))
-    (move or _move)(connection, head, after)
+    (write or _write)(connection, made, head, after)
     return after
 
 
-def _texts(event: Event) -> tuple[Any, ...]:
-    """Return the columns between `at` and `leaf_hash`: what entries.columns makes of the body."""
-    actor, subject = event.actor, event.object
-    texts: Sequence[str] = (
-        actor.kind,
-        actor.id,
-        actor.name,
-        event.method,
-        event.door,
-        event.action,
-        subject.kind,
-        subject.id,
-        subject.name,
-        subject.classification,
-        event.outcome._value_,
-        event.reason,
-        event.request_id,
-        event.source,
-    )  # type: ignore[assignment]
-    whole = "".join(texts)
-    limit = entries.COLUMN_LIMIT
-    if "\0" in whole or (len(whole) > limit and max(map(len, texts)) > limit):
-        texts = [entries.searchable(text) for text in texts]
-    return (*texts[:9], subject.version, *texts[9:])
+def _write(
+    connection: BaseDatabaseWrapper, made: Sequence[Made], before: LogHead, after: LogHead
+) -> None:
+    _insert(connection, made)
+    _move(connection, before, after)
 
 
-# PostgreSQL counts microseconds from 2000-01-01, and takes a uuid as its 16 bytes.
-_POSTGRESQL_EPOCH = 946_684_800_000_000
-_TYPES = ["int8", "bytea", "int8", *["text"] * 9, "int8", *["text"] * 5, "bytea", "bytea"]
-
-
-def _for_postgresql(event: Event) -> tuple[bytes, int]:
-    return bytes.fromhex(event.uuid.replace("-", "")), event.at - _POSTGRESQL_EPOCH
-
-
-_second: tuple[int, str] = (-1, "")  # the last entry's, and how SQLite has it
-
-
-def _for_sqlite(event: Event) -> tuple[str, str]:
-    """Return uuid and time in the forms that Django's fields read on SQLite."""
-    global _second
-    second, rest = divmod(event.at, 1_000_000)
-    last, text = _second
-    if second != last:
-        text = entries.moment(second * 1_000_000).isoformat(" ").removesuffix("+00:00")
-        _second = (second, text)
-    return event.uuid.replace("-", ""), f"{text}.{rest:06d}" if rest else text
-
-
-def _insert(connection: BaseDatabaseWrapper, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(connection: BaseDatabaseWrapper, made: Sequence[Made]) -> None:
     """Add rows by the driver's fastest way; errors come as Django's."""
     connection.ensure_connection()
     driver: Any = connection.connection
     with connection.wrap_database_errors:
         if connection.vendor == "postgresql":
-            with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-                copy.set_types(_TYPES)
-                for row in rows:
-                    copy.write_row(row)
+            with driver.cursor() as cursor, cursor.copy(rows.COPY) as copy:
+                copy.write(rows.copy_lines(made))
         else:
-            driver.executemany(_INSERT, rows)
+            driver.executemany(rows.INSERT, rows.tuples(made))
 
 
 def _move(connection: BaseDatabaseWrapper, before: LogHead, after: LogHead) -> None:

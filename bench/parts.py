@@ -93,6 +93,9 @@ class Uses:
             for number in range(applications)
         ]
         self._number = 0
+        # Busy keys come more often than others.
+        self._order = [int(keys * self._random.random() ** 2) for _ in range(5000)]
+        self._sources = [f"192.0.2.{number}" for number in range(250)]
 
     def _uuid(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
@@ -101,7 +104,7 @@ class Uses:
         """Return the event of one use: a busy key more often than others, one in fifty refused."""
         self._number += 1
         number = self._number
-        key = int(len(self._keys) * self._random.random() ** 2)
+        key = self._order[number % len(self._order)]
         identity = self._keys[key]
         denied = number % 50 == 0
         return Event(
@@ -112,7 +115,7 @@ class Uses:
             object=Subject("key", identity, f"key-{key}", 1 + key % 3, "confidential"),
             outcome=Outcome.DENIED if denied else Outcome.SUCCESS,
             reason="no_grant" if denied else "",
-            source=f"192.0.2.{number % 250}",
+            source=self._sources[number % 250],
             request_id=f"{number:032x}",
             facts={"grant": identity, "credential": self._keys[key - 1], "context": ["tenant"]},
         )

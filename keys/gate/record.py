@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -140,14 +139,11 @@ async def wait_aio(
     if _only_counted(events[0]):
         return -1
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            return await writer.appender().submit_aio(*events, epoch=epoch, subjects=subjects)
+        return await writer.appender().submit_aio(*events, epoch=epoch, subjects=subjects)
     except QueueFull:
         raise Busy(TOO_MUCH) from None
     except AuditError as error:
         raise translated(error) from None
-    except TimeoutError:
-        raise LogUnavailable(TOO_SLOW) from None
 
 
 def _several(told: Event | Events) -> Events:

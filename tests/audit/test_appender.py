@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from audit import waiting
 from audit.appender import Appender
 from audit.errors import LogWriteFailed, QueueFull, Superseded
 from audit.models import Entry
@@ -56,6 +57,33 @@ def test_uses_from_many_threads_become_a_dense_log(database: Database) -> None:
     assert sorted(indices) == list(range(800))
     assert len(set(Entry.objects.values_list("request_id", flat=True))) == 800
     assert verify().ok
+
+
+def test_a_batch_larger_than_any_buffer_is_one_commit(database: Database) -> None:
+    large = {"context": ["x" * 900] * 10}
+    with own_appender() as mine, held_log():
+        futures = [mine.submit(use(facts=large), epoch=0, subjects=NOTHING) for _ in range(1500)]
+    assert [future.result() for future in futures] == list(range(1, 1501))
+    assert verify().ok
+
+
+def test_an_event_loop_does_not_wait_for_ever(database: Database) -> None:
+    """Neither for the first nor for who came later, and what it gave up is not written after all."""
+
+    async def main(mine: Appender) -> list[object]:
+        waiting.running(limit=0.2)
+        first = mine.submit_aio(use(), epoch=0, subjects=NOTHING)
+        while mine._queue:  # the first is being written, the second stays behind it
+            await asyncio.sleep(0.01)
+        second = mine.submit_aio(use(), epoch=0, subjects=NOTHING)
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    with own_appender() as mine:
+        with held_log():
+            told = asyncio.run(main(mine))
+        assert [str(one) for one in told] == [waiting.TOO_SLOW] * 2
+        # Behind that of held_log() and the first one's.
+        assert mine.submit(use(), epoch=0, subjects=NOTHING).result() == 2
 
 
 def test_what_waits_for_one_commit_shares_the_next(database: Database) -> None:

@@ -12,7 +12,7 @@ from audit.events import Subject
 from audit.merkle import leaf_hash, root_of
 from audit.models import Change, Entry
 from audit.verifier import verify
-from audit.writer import append, epoch, head
+from audit.writer import append, appender, epoch, head
 from tests.audit.helpers import use, write, write_many
 from tests.databases import Database
 
@@ -115,10 +115,19 @@ def test_changes_from_many_threads_leave_no_gap_and_no_fork(database: Database) 
     assert verify().ok
 
 
-@pytest.mark.parametrize("name", ["wages", "n\0ul", "é" * 300, "x" * 200, "x" * 201])
-def test_columns_are_what_the_verifier_makes_of_the_body(database: Database, name: str) -> None:
+ODD = ["wages", "n\0ul", "é" * 300, "x" * 200, "x" * 201, "a\tb\nc\rd\\.\\N", "\\", "\x7f\u2028"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("name", ODD)
+def test_columns_are_what_the_verifier_makes_of_the_body(
+    database: Database, name: str, grouped: bool
+) -> None:
     event = use(object=Subject("key", "k", name, None, "secret"), request_id=name)
-    write(event)
+    if grouped:
+        appender().submit(event, epoch=0, subjects=frozenset()).result()
+    else:
+        write(event)
     expected = dict(zip(entries.COLUMNS, entries.columns(entries.body(event, 0)), strict=True))
     row = Entry.objects.values(*entries.COLUMNS).get()
     assert str(row.pop("uuid")) == expected.pop("uuid")
