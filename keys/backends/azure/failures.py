@@ -56,6 +56,15 @@ _SIGN_IN = {
     "AADSTS700024": "the credential is outside its time; check this machine's clock",
 }
 
+# What the SDK's text about a connection says, and what we say.
+_NOT_REACHED = {
+    "timed out": "it takes too long to connect",
+    "refused": "nothing listens there",
+    "resolve": "its name is not known",
+    "reset by peer": "it ended the connection",
+    "Remote end closed": "it ended the connection",
+}
+
 
 class BadRequest(BackendError):
     """Azure answered 400: it can't take what was sent, or a ciphertext is not the key's."""
@@ -114,7 +123,9 @@ def _not_reached(error: ServiceRequestError, who: str) -> BackendUnavailable:
         return BackendUnavailable(
             f"{who}'s certificate is not trusted; the setting ca_file names a private authority."
         )
-    return BackendUnavailable(f"{who} can't be reached.")
+    text = str(error)
+    why = next((told for sign, told in _NOT_REACHED.items() if sign in text), None)
+    return BackendUnavailable(f"{who} can't be reached{f': {why}' if why else ''}.")
 
 
 def answered(status: int, body: Any, headers: Mapping[str, str]) -> KeyServiceError:
