@@ -14,9 +14,8 @@ from typing import Any
 from django.db import connections, transaction
 
 from audit import entries, index, search, store
-from audit.events import uuid7
+from audit.events import Actor, Event, Outcome, Subject
 from audit.keeper import GC_THRESHOLD
-from audit.merkle import Frontier, leaf_hash
 from audit.models import Block
 from audit.search import Filters
 from bench import parts
@@ -45,7 +44,7 @@ GOAL = "< 1"
 
 
 class Made:
-    """Entries of a busy house, the same each time: the rows of audit_entry, column by column."""
+    """Events of a busy house, the same each time."""
 
     def __init__(self) -> None:
         self.random = random.Random(5)
@@ -61,9 +60,10 @@ class Made:
     def _key(self, number: int) -> tuple[str, str]:
         return self._id(), f"{WORDS[number % len(WORDS)]}-{number}"
 
-    def rows(self, start: int, count: int) -> Iterator[tuple[tuple[Any, ...], bytes]]:
-        """Yield the columns and the body of each entry."""
+    def events(self, start: int, count: int) -> Iterator[Event]:
+        """Yield what becomes the entries from `start` on."""
         pick = self.random.random
+        applications = [Actor("application", *one) for one in self.actors]
         for number in range(start, start + count):
             key = int(KEYS * pick() ** 2)
             actor = int(ACTORS * pick())
@@ -71,42 +71,29 @@ class Made:
             context = LEFT if number % 40 == 1 else RIGHT if number % 40 == 2 else "plain"
             if number % RARE_EVERY == 77:
                 context = f"aardvark{number}"
-            body = {
-                "v": entries.VERSION,
-                "index": number,
-                "uuid": uuid7(),
-                "at": START + number * STEP,
-                "actor": {"kind": "application", "id": self.actors[actor][0],
-                          "name": self.actors[actor][1]},
-                "method": "bearer",
-                "door": "rest" if number % 7 else "vault",
-                "action": self.actions[int(ACTIONS * pick())],
-                "object": {"kind": "key", "id": self.keys[key][0], "name": self.keys[key][1],
-                           "version": 1, "classification": "secret" if key % 5 else "internal"},
-                "outcome": "denied" if denied else "success",
-                "reason": "no_grant" if denied else "",
-                "source": f"10.{actor % 4}.{key % 8}.{number % 250}",
-                "request_id": f"{number * 2654435761 % 2**64:016x}",
-                "approvals": [],
-                "facts": {"context": [context], "grant": self.grants[key]},
-            }  # fmt: skip
-            yield entries.columns(body), store.encode_checked(body)
+            yield Event(
+                at=START + number * STEP,
+                actor=applications[actor],
+                method="bearer",
+                door="rest" if number % 7 else "vault",
+                action=self.actions[int(ACTIONS * pick())],
+                object=Subject("key", *self.keys[key], 1, "secret" if key % 5 else "internal"),
+                outcome=Outcome.DENIED if denied else Outcome.SUCCESS,
+                reason="no_grant" if denied else "",
+                source=f"10.{actor % 4}.{key % 8}.{number % 250}",
+                request_id=f"{number * 2654435761 % 2**64:016x}",
+                facts={"context": [context], "grant": self.grants[key]},
+            )
 
 
 def fill(size: int, made: Made) -> float:
     """Write a log of `size` entries; return the seconds it took."""
-    connection, frontier = connections["default"], Frontier()
-    adapt, began = store._adapter(connection), time.perf_counter()
+    connection, began = connections["default"], time.perf_counter()
     for start in range(0, size, CHUNK):
         with transaction.atomic():
-            head = store.read_head(connection)
-            rows = []
-            for columns, body in made.rows(start, min(CHUNK, size - start)):
-                leaf = leaf_hash(body)
-                frontier.append(leaf)
-                rows.append((*adapt(columns), leaf, body))
-            store._insert(connection, rows)
-            store._move(connection, head, frontier, head.epoch)
+            head = store.read_head(connection, lock=True)
+            events = list(made.events(start, min(CHUNK, size - start)))
+            store.extend(connection, head, events, epoch=head.epoch)
     return time.perf_counter() - began
 
 
