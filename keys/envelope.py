@@ -28,6 +28,7 @@ HEADER_BYTES = _HEADER.size
 MAX_VERSION = 2**32 - 1
 
 MAX_PAIRS = 32
+_NO_PAIRS = struct.pack(">I", 0)
 MAX_NAME_BYTES = 1024
 MAX_VALUE_BYTES = 1024
 
@@ -86,6 +87,8 @@ def encoded_context(context: Mapping[str, str]) -> bytes:
     bits, big endian) and the whole by the number of pairs, so no two inputs give the same bytes.
     Text is bound as it is: no Unicode normalisation. Raises Invalid for what is no context.
     """
+    if not context:
+        return _NO_PAIRS
     if len(context) > MAX_PAIRS:
         raise Invalid(f"A context has at most {MAX_PAIRS} pairs.")
     pairs = sorted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
+from functools import lru_cache
 
 from keys.errors import Invalid
 
@@ -57,6 +58,18 @@ def slug(text: str, what: str = "alias") -> str:
     if as_uuid(name):
         raise Invalid(f"The {what} must not look like a UUID.", field=what)
     return name
+
+
+@lru_cache(maxsize=50_000)
+def text_of(identity: uuid.UUID) -> str:
+    """Return a UUID's usual spelling. The same few are told in every entry."""
+    return str(identity)
+
+
+@lru_cache(maxsize=10_000)
+def reference(text: str) -> str:
+    """Return the one spelling of the many that an id and an alias have."""
+    return str(as_uuid(text) or folded(text))
 
 
 def as_uuid(text: str) -> uuid.UUID | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct
 
 from keys.actions import Action, Quorum
 from keys.callers import Caller, Kind, Role
@@ -25,11 +27,6 @@ class GrantFacts:
     expires_at: datetime | None
     networks: tuple[str, ...]
 
-    def covers(self, key_id: uuid.UUID | None, classification_id: uuid.UUID | None) -> bool:
-        return (self.key_id is not None and self.key_id == key_id) or (
-            self.classification_id is not None and self.classification_id == classification_id
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class CredentialFacts:
@@ -37,6 +34,15 @@ class CredentialFacts:
     expires_at: datetime | None
     revoked: bool
     networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitFacts:
+    """How much an application may do; see keys.models.Limit. None: as much as it likes."""
+
+    rate: int | None
+    burst: int | None
+    quota: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,35 @@ class Standing:
     active: bool
     credential: CredentialFacts | None
     grants: tuple[GrantFacts, ...]
+    limits: LimitFacts | None = None
+    # The same grants by what they are for: an application may have a hundred thousand.
+    _by_key: dict[uuid.UUID, list[GrantFacts]] = field(init=False, repr=False, compare=False)
+    _by_classification: dict[uuid.UUID, list[GrantFacts]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        by_key: dict[uuid.UUID, list[GrantFacts]] = {}
+        by_classification: dict[uuid.UUID, list[GrantFacts]] = {}
+        for grant in self.grants:
+            if grant.key_id is not None:
+                by_key.setdefault(grant.key_id, []).append(grant)
+            if grant.classification_id is not None:
+                by_classification.setdefault(grant.classification_id, []).append(grant)
+        object.__setattr__(self, "_by_key", by_key)
+        object.__setattr__(self, "_by_classification", by_classification)
+
+    def covering(
+        self, key_id: uuid.UUID | None, classification_id: uuid.UUID | None
+    ) -> list[GrantFacts]:
+        """Return the grants that are for a key, by itself or by its classification."""
+        own = self._by_key.get(key_id, []) if key_id else []
+        return (
+            own + self._by_classification.get(classification_id, []) if classification_id else own
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Yes or no, and why. `visible`: whether the caller may know that the subject exists."""
 
     allowed: bool
@@ -100,7 +131,7 @@ def decide(
     if action is Action.RANDOM and caller.credential_id is not None:
         return Decision(True, "credential")
     about_a_key = key_id is not None
-    grants = [grant for grant in standing.grants if grant.covers(key_id, classification_id)]
+    grants = standing.covering(key_id, classification_id)
     visible = not about_a_key or bool(grants) or standing.role in Action.READ_KEYS.row.roles
     if not row.grantable:
         return Decision(
@@ -108,13 +139,15 @@ def decide(
         )
     if action is Action.READ_KEYS and (grants or not about_a_key):
         return Decision(True, "grant", grant=grants[0].id if grants else None)
-    named = [grant for grant in grants if action.value in grant.operations]
+    wanted = action._value_
+    named = [grant for grant in grants if wanted in grant.operations]
     if not named:
         return Decision(
             False, "no_grant", f"{standing.name} has no grant to do this: {row.label}.", visible
         )
     # One that asks for no context serves every request alike, so it goes first.
-    named.sort(key=lambda grant: bool(grant.context))
+    if len(named) > 1:
+        named.sort(key=lambda grant: bool(grant.context))
     reasons = []
     for grant in named:
         reason = _unmet(grant, caller, now, context or {})

@@ -10,14 +10,21 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.conf import settings
 
 from audit import writer
+from audit.events import Subject
 from keys import names
+from keys.backends import registry
 from keys.callers import Kind, Role
-from keys.policy import CredentialFacts, GrantFacts, Standing
+from keys.policy import CredentialFacts, GrantFacts, LimitFacts, Standing
+
+if TYPE_CHECKING:
+    from keys.models import Limit, Principal
 
 T = TypeVar("T")
 LIMIT = 50_000
@@ -31,6 +38,12 @@ class StoreFacts:
     settings: dict[str, Any]
     credentials: str
     enabled: bool
+    # Of all that makes a backend another one; made once, since every use asks for it.
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = registry.digest(self.kind, self.settings, self.credentials)
+        object.__setattr__(self, "digest", digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +73,28 @@ class KeyFacts:
     suspended_processes: bool
     store: StoreFacts
     versions: dict[int, VersionFacts]
+    primary: VersionFacts | None = field(init=False)
+    # Whose change makes what is known here stale.
+    subjects: tuple[str, str, str] = field(init=False)
+    _told: dict[int | None, Subject] = field(init=False, default_factory=dict, compare=False)
 
-    @property
-    def primary(self) -> VersionFacts | None:
-        return next((version for version in self.versions.values() if version.primary), None)
+    def __post_init__(self) -> None:
+        primary = next((version for version in self.versions.values() if version.primary), None)
+        object.__setattr__(self, "primary", primary)
+        subjects = (
+            f"key:{self.id}",
+            f"classification:{self.classification_id}",
+            f"key_store:{self.store.id}",
+        )
+        object.__setattr__(self, "subjects", subjects)
+
+    def told(self, number: int | None) -> Subject:
+        """Return what an entry says of this key and a version of it."""
+        subject = self._told.get(number)
+        if subject is None:
+            subject = Subject("key", str(self.id), self.alias, number, self.classification)
+            self._told[number] = subject
+        return subject
 
 
 class Miss(Exception):
@@ -143,7 +174,7 @@ writer.on_epoch(cache.advance)
 def key(reference: str, *, load: bool = True) -> KeyFacts | None:
     """Return a key by id or alias, or None where there is none. Raises Miss with `load=False`."""
     # By one spelling of the many that a UUID and an alias have, so that nobody fills the memory.
-    named = str(names.as_uuid(reference) or names.folded(reference))
+    named = names.reference(reference)
     return cache.get(f"key:{named}", (lambda: _load_key(named)) if load else None)
 
 
@@ -151,7 +182,8 @@ def standing(
     principal_id: uuid.UUID, credential_id: uuid.UUID | None, *, load: bool = True
 ) -> Standing | None:
     """Return what is known of a principal, or None. Raises Miss with `load=False`."""
-    name = f"standing:{principal_id}:{credential_id}"
+    account = names.text_of(principal_id)
+    name = f"standing:{account}:{names.text_of(credential_id) if credential_id else ''}"
     return cache.get(name, (lambda: load_standing(principal_id, credential_id)) if load else None)
 
 
@@ -203,9 +235,7 @@ def _load_key(reference: str) -> tuple[KeyFacts | None, frozenset[str]]:
             for version in row.versions.all()
         },
     )
-    return facts, frozenset(
-        {f"key:{row.id}", f"classification:{row.classification_id}", f"key_store:{store.id}"}
-    )
+    return facts, frozenset(facts.subjects)
 
 
 def load_standing(
@@ -214,7 +244,7 @@ def load_standing(
     """Read a principal's standing from the database, with the subjects that could change it."""
     from keys.models import Credential, Grant, Principal
 
-    row = Principal.objects.filter(pk=principal_id).first()
+    row = Principal.objects.select_related("limit").filter(pk=principal_id).first()
     if row is None:
         return None, frozenset()
     credential = None
@@ -241,9 +271,28 @@ def load_standing(
         for grant in Grant.objects.filter(principal_id=principal_id, revoked_at__isnull=True)
     )
     value = Standing(
-        row.id, Kind(row.kind), row.name, Role(row.role), row.active, credential, grants
+        row.id,
+        Kind(row.kind),
+        row.name,
+        Role(row.role),
+        row.active,
+        credential,
+        grants,
+        limits_of(row),
     )
     return value, frozenset({f"principal:{principal_id}"})
+
+
+def limits_of(principal: Principal) -> LimitFacts | None:
+    """Return what limits an account's uses: its own, or the house's for any application."""
+    own: Limit | None = getattr(principal, "limit", None)
+    rate = own.rate if own is not None else None
+    if rate is None and principal.kind == Kind.APPLICATION:
+        rate = settings.RATE_LIMIT or None
+    quota = own.quota if own is not None else None
+    if rate is None and quota is None:
+        return None
+    return LimitFacts(rate, own.burst if own is not None else None, quota)
 
 
 def _load_bearer(

@@ -22,7 +22,9 @@ def backend(store: StoreFacts) -> Backend:
     """Return a store's backend in this process. Raises Unavailable where the store is switched off."""
     if not store.enabled:
         raise Unavailable(f"The key store {store.name} is switched off.")
-    return registry.backend_for(store.id, store.kind, store.settings, store.credentials)
+    return registry.backend_for(
+        store.id, store.kind, store.settings, store.credentials, known=store.digest
+    )
 
 
 def backend_of(key: Key) -> Backend:

@@ -251,14 +251,19 @@ def protection(kind: str, settings: Mapping[str, Any]) -> Protection:
 
 
 def backend_for(
-    store_id: uuid.UUID, kind: str, settings: Mapping[str, Any], credentials_reference: str
+    store_id: uuid.UUID,
+    kind: str,
+    settings: Mapping[str, Any],
+    credentials_reference: str,
+    known: str = "",
 ) -> Backend:
     """Return this process's backend for a key store, made on first use.
 
-    A change of settings or reference makes a new one. Raises Invalid, Unsupported or
-    BackendUnavailable (the credential can't be read).
+    `known` is the digest of the configuration, where the caller has it already. A change of settings
+    or reference makes a new one. Raises Invalid, Unsupported or BackendUnavailable (the credential
+    can't be read).
     """
-    key = (os.getpid(), store_id, _digest(kind, settings, credentials_reference))
+    key = (os.getpid(), store_id, known or digest(kind, settings, credentials_reference))
     found = _backends.get(key)  # a plain dict read is atomic; the hot path takes no lock
     if found is not None:
         return found
@@ -356,7 +361,8 @@ def _made(
     return Bounded(backend, workers=workers, timeout=django_settings.BACKEND_TIMEOUT_SECONDS)
 
 
-def _digest(kind: str, settings: Mapping[str, Any], reference: str) -> str:
+def digest(kind: str, settings: Mapping[str, Any], reference: str) -> str:
+    """Return what tells one configuration of a key store from another."""
     written = json.dumps([kind, dict(settings), reference], sort_keys=True, default=str)
     return hashlib.sha256(written.encode()).hexdigest()
 

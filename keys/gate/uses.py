@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error as DatabaseError
 
 from audit.events import Subject
-from keys import clock, counters, lifecycle, policy, snapshot, stores, targets
+from keys import clock, counters, lifecycle, names, policy, snapshot, stores, targets
 from keys.actions import Action
 from keys.algorithms import Usage
 from keys.backends.base import Backend
@@ -142,18 +142,11 @@ class Use:
 
     def rests_on(self) -> frozenset[str]:
         """Return the subjects whose change makes this use to be decided again."""
-        subjects, key = {f"principal:{self.caller.principal_id}"}, self.key
-        if key is not None:
-            subjects.update(
-                (
-                    f"key:{key.id}",
-                    f"classification:{key.classification_id}",
-                    f"key_store:{key.store.id}",
-                )
-            )
+        own = (f"principal:{names.text_of(self.caller.principal_id)}",)
+        subjects = frozenset(own + self.key.subjects if self.key else own)
         if self.others:
-            subjects.update(*(other.rests_on() for other in self.others.values()))
-        return frozenset(subjects)
+            subjects = subjects.union(*(other.rests_on() for other in self.others.values()))
+        return subjects
 
     def _key(self) -> KeyFacts:
         assert self.key is not None
@@ -191,7 +184,7 @@ def admit(use: Use, reference: str, by_context: bool = False) -> policy.Decision
             error, "not_found" if missing and isinstance(error, NotFound) else decision.reason
         )
     if decision.grant:
-        use.facts["grant"] = str(decision.grant)
+        use.facts["grant"] = names.text_of(decision.grant)
     _check_usage(use)
     return decision
 
@@ -229,7 +222,7 @@ def _check_usage(use: Use) -> None:
 
 def subject_of(use: Use, reference: str) -> Subject:
     if use.key is not None:
-        return Subject("key", str(use.key.id), use.key.alias, use.number, use.key.classification)
+        return use.key.told(use.number)
     if reference:
         return Subject("key", record.printable(reference))
     return Subject("house", "house")
