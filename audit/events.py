@@ -157,14 +157,20 @@ def _name(name: object) -> str:
     return str.__str__(name)
 
 
-def _facts(facts: Mapping[str, Fact]) -> dict[str, Fact]:
-    """Return a copy of the facts that nobody else holds. Raises TypeError, ValueError."""
-    return {
-        name if type(name) is str and name.isascii() else _name(name): fact
-        if type(fact) is str and fact.isascii()
-        else _fact(fact)
-        for name, fact in facts.items()
-    }
+def _facts(facts: Mapping[str, Fact]) -> tuple[dict[str, Fact], bool]:
+    """Return a copy of the facts that nobody else holds, and whether there is personal data in it.
+
+    Raises TypeError, ValueError.
+    """
+    copy, odd = {}, []
+    for name, fact in facts.items():
+        if not (type(name) is str and name.isascii()):
+            name = _name(name)
+        if not (type(fact) is str and fact.isascii()):
+            fact = _fact(fact)
+            odd.append(fact)
+        copy[name] = fact
+    return copy, bool(odd) and _holds_personal(odd)
 
 
 def _holds_personal(facts: Iterable[Any]) -> bool:
@@ -265,15 +271,15 @@ class Event(Struct, frozen=True):
             _put(self, "outcome", Outcome(self.outcome))
         if self.approvals:
             _put(self, "approvals", tuple(map(_text, self.approvals)))
-        told = self.facts
-        if told:
-            told = _facts(told)
+        personal = Personal in (type(self.actor.name), type(self.object.name), type(source))
+        if self.facts:
+            told, theirs = _facts(self.facts)
             _put(self, "facts", told)
+            personal = personal or theirs
         if not self.uuid:
             _put(self, "uuid", uuid7())
         elif not _UUID.fullmatch(self.uuid):
             raise ValueError("a uuid is 32 small hexadecimal digits with four hyphens")
         if not 0 <= self.at <= INTEGER_LIMIT:
             raise ValueError(f"a time can't be {self.at} microseconds")
-        places = (self.actor.name, self.object.name, source, *told.values())
-        _put(self, "personal", _holds_personal(places))
+        _put(self, "personal", personal)
