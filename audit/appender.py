@@ -117,7 +117,9 @@ class Appender:
         could not be made durable: then no result may leave. Raises QueueFull at once where
         settings.AUDIT_QUEUE_LIMIT entries wait, LogWriteFailed once closed, ValueError for nothing.
         """
-        return self._enqueue(Item(events, epoch, subjects, Future()))  # type: ignore[return-value]
+        future: Future[int] = Future()
+        self._enqueue(Item(events, epoch, subjects, future))
+        return future
 
     def submit_aio(
         self, *events: Event, epoch: int, subjects: frozenset[str]
@@ -127,10 +129,12 @@ class Appender:
         The future fails with LogWriteFailed after waiting.WAIT_SECONDS, too.
         """
         loop = waiting.running()
-        item = Item(events, epoch, subjects, loop.future(), loop)
-        return self._enqueue(item)  # type: ignore[return-value]
+        future: asyncio.Future[int] = loop.aio.create_future()
+        self._enqueue(Item(events, epoch, subjects, future, loop))
+        loop.watch(future)  # only now: what could not be queued leaves nothing behind
+        return future
 
-    def _enqueue(self, item: Item) -> Future[int] | asyncio.Future[int]:
+    def _enqueue(self, item: Item) -> None:
         if not item.events:
             raise ValueError("there is nothing to append")
         with self._wake:
@@ -143,7 +147,6 @@ class Appender:
             if self._asleep:
                 self._asleep = False
                 self._wake.notify()
-        return item.future
 
     @property
     def failing(self) -> bool:

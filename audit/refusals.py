@@ -1,6 +1,7 @@
 """Failed authentications: one entry per source, door, reason and minute, with a count.
 
-So nobody outside can fill the log. They are counted in memory; `flush` writes them.
+So nobody outside can fill the log, nor can an application that is refused as fast as it can ask.
+They are counted in memory; `flush` writes them.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class _Count:
     last: float
 
 
-# minute, source, door, reason
-_Key = tuple[int, str, str, str]
+# minute, source, door, reason; and who, where that is known: kind, id, name, method
+_Key = tuple[int, str, str, str, str, str, str, str]
+NOBODY = ("unknown", "", "", "none")
 
 _lock = threading.Lock()
 _flushing = threading.Lock()
@@ -50,10 +52,18 @@ def note(source: str, door: str, reason: str, at: float | None = None) -> None:
 
     `reason` is a word of ours, never text from the request.
     """
+    _note((_network(source), door, reason, *NOBODY), at)
+
+
+def note_known(actor: Actor, method: str, door: str, reason: str, at: float | None = None) -> None:
+    """Count one refusal of somebody who is known and no person, wherever it came from."""
+    _note(("", door, reason, actor.kind, actor.id, str(actor.name), method), at)
+
+
+def _note(what: tuple[str, str, str, str, str, str, str], at: float | None) -> None:
     at = time.time() if at is None else at
-    key = (int(at) // MINUTE, _network(source), door, reason)
     with _lock:
-        _add(key, _Count(1, at, at))
+        _add((int(at) // MINUTE, *what), _Count(1, at, at))
         _start()
 
 
@@ -101,7 +111,7 @@ def forget() -> None:
 def _add(key: _Key, more: _Count) -> None:
     count = _counts.get(key)
     if count is None and len(_counts) >= DISTINCT_LIMIT:
-        key = (key[0], OTHERS, OTHERS, OTHERS)
+        key = (key[0], OTHERS, OTHERS, OTHERS, *NOBODY)
         count = _counts.get(key)
     if count is None:
         _counts[key] = more
@@ -118,12 +128,12 @@ def _take(now: float | None) -> dict[_Key, _Count]:
 
 
 def _event(key: _Key, count: _Count) -> Event:
-    _, source, door, reason = key
+    _, source, door, reason, kind, identity, name, method = key
     return Event(
-        actor=Actor("unknown", "", ""),
-        method="none",
+        actor=Actor(kind, identity, name),
+        method=method,
         door=door,
-        action="authenticate",
+        action="refused_request" if identity else "authenticate",
         object=Subject("door", door),
         outcome=Outcome.DENIED,
         reason=reason,

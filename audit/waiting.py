@@ -54,13 +54,11 @@ class Loop:
         self._waiting: deque[tuple[float, asyncio.Future[int]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def future(self) -> asyncio.Future[int]:
-        """Return a future that fails with LogWriteFailed where it waits longer than the limit."""
-        future: asyncio.Future[int] = self.aio.create_future()
+    def watch(self, future: asyncio.Future[int]) -> None:
+        """Have a future of this loop fail with LogWriteFailed where it waits longer than the limit."""
         self._waiting.append((self.aio.time() + self._limit, future))
         if self._timer is None:
             self._timer = self.aio.call_later(self._limit, self._look)
-        return future
 
     def settle(self, answers: Sequence[tuple[Item, Answer]], heard: Callable[[], None]) -> None:
         """Tell who waits here, on the loop; call `heard` once they have run."""

@@ -171,6 +171,8 @@ _PLAIN: dict[str, Activity] = {
         issue_credential="Add Programmatic Credentials",
         revoke_credential="Remove Programmatic Credentials",
     ),
+    # OCSF has no activity for it that is true of what goes up as well as of what goes down.
+    "set_limits": Activity(USER, OTHER, "set_limits"),
     # `authenticate`: what the doors refused before anybody was known, counted by the minute.
     **_in(AUTHENTICATION, sign_in="Logon", sign_out="Logoff", authenticate="Logon"),
 }

@@ -290,6 +290,13 @@ def test_of_events_that_belong_together_one_that_is_refused_takes_its_own_with_i
     assert verify().ok
 
 
+async def refused_on_a_loop(mine: Appender) -> None:
+    try:
+        await mine.submit_aio(use(), epoch=0, subjects=NOTHING)
+    finally:
+        assert not waiting.running()._waiting, "who was refused is watched over"
+
+
 def test_a_full_queue_is_full_of_events_and_nothing_is_no_event(database: Database) -> None:
     with own_appender(limit=8) as mine:
         with held_log():
@@ -299,6 +306,8 @@ def test_a_full_queue_is_full_of_events_and_nothing_is_no_event(database: Databa
             many = mine.submit(*[use() for _ in range(8)], epoch=0, subjects=NOTHING)
             with pytest.raises(QueueFull):
                 mine.submit(use(), epoch=0, subjects=NOTHING)
+            with pytest.raises(QueueFull):
+                asyncio.run(refused_on_a_loop(mine))
         assert (first.result(), many.result()) == (1, 2)
         assert mine.submit(use(), epoch=0, subjects=NOTHING).result() == 10
         with pytest.raises(ValueError):
