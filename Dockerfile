@@ -30,4 +30,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=8s --start-period=30s --retries=3 \
     CMD ["python", "-m", "kms_console.supervisor.probe", "http://127.0.0.1:8000"]
 STOPSIGNAL SIGTERM
-CMD ["python", "-m", "uvicorn", "kms_console.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header", "--timeout-graceful-shutdown", "10"]
+CMD ["python", "-m", "uvicorn", "kms_console.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--loop", "uvloop", "--http", "kms_console.connections:Connection", "--lifespan", "on", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--no-date-header", "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "20"]

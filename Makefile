@@ -35,7 +35,7 @@ test: $(VENV)/.development ## run the tests (ARGS='-k word')
 test-exhaustive: $(VENV)/.development ## run every test, those that take long too
 	@exec env $(APART) $(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-bench: $(VENV)/.development ## measure what it costs (ARGS='audit_append')
+bench: $(VENV)/.development ## measure what it costs (ARGS='uses --write': beside its peers)
 	@exec $(BIN)/python -m bench $(ARGS)
 
 peers: $(VENV)/.development ## build and fetch the servers that key stores are tested against

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINERY = {"__main__", "parts"}
+MACHINERY = {"__main__", "parts", "drf_baseline"}
 GOAL = re.compile(r"(>=|<=|<|>) *([0-9][0-9,]*(?:\.[0-9]+)?)")
 
 
@@ -47,10 +47,14 @@ class Figure:
 
 @dataclass
 class Report:
-    """What a bench module is given: call it for each figure. `large` asks for what takes very long."""
+    """What a bench module is given: call it for each figure. `large` asks for what takes very long.
+
+    `more` are the options that only the module knows.
+    """
 
     large: bool = False
     figures: list[Figure] = field(default_factory=list)
+    more: Sequence[str] = ()
 
     def __call__(self, name: str, value: float, unit: str, goal: str = "") -> None:
         """Note a figure. A goal that reads ">= 15,000" or "< 20" is compared with it."""
@@ -116,7 +120,10 @@ def measure(name: str, report: Report) -> None:
     import django
 
     django.setup()
-    importlib.import_module(f"bench.{name}").run(report)
+    module = importlib.import_module(f"bench.{name}")
+    if report.more and not getattr(module, "TAKES_OPTIONS", False):
+        sys.exit(f"{name} has no options {' '.join(report.more)}")
+    module.run(report)
 
 
 def measure_apart(name: str, large: bool) -> list[Figure]:
@@ -137,13 +144,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(names()))
     parser.add_argument("--large", action="store_true", help="10 million entries, too: hours")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()
     wanted = options.names or names()
     if unknown := set(wanted) - set(names()):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(names())}")
+    if more and len(wanted) != 1:
+        parser.error(f"only one module at a time is given {' '.join(more)}")
     before = machine()
     if len(wanted) == 1:
-        report = Report(options.large)
+        report = Report(options.large, more=more)
         measure(wanted[0], report)
         figures = report.figures
     else:

@@ -123,6 +123,7 @@ class Action(StrEnum):
     CREATE_APPLICATION = "create_application"
     ISSUE_CREDENTIAL = "issue_credential"
     REVOKE_CREDENTIAL = "revoke_credential"
+    SET_LIMITS = "set_limits"
     DEACTIVATE_PRINCIPAL = "deactivate_principal"
     CREATE_PERSON = "create_person"
     APPOINT_OFFICER = "appoint_officer"
@@ -263,6 +264,8 @@ ACTIONS: dict[Action, Row] = {
     Action.CREATE_APPLICATION: _change("Register an application", _A, _P),
     Action.ISSUE_CREDENTIAL: _change("Issue a credential", _A, _P),
     Action.REVOKE_CREDENTIAL: _change("Revoke a credential", _A, _O, _P),
+    # How much is a matter of running the house; officers may stop a flood at once.
+    Action.SET_LIMITS: _change("Set an application's limits", _A, _O, _P),
     Action.DEACTIVATE_PRINCIPAL: _change("Deactivate an account", _A),
     Action.CREATE_PERSON: _change("Add a person", _A),
     # By the requester, since the first password is shown once, to who hands it over.

@@ -17,7 +17,7 @@ from auditlog.registry import auditlog
 from auditlog.signals import post_log
 
 from audit import canonical
-from keys.models import Classification, Credential, Grant, KeyStore, Principal
+from keys.models import Classification, Credential, Grant, KeyStore, Limit, Principal
 
 _collected: ContextVar[list[dict[str, Any]] | None] = ContextVar("diffs", default=None)
 
@@ -27,6 +27,7 @@ auditlog.register(KeyStore, exclude_fields=["checked_at", "healthy", "health_det
 auditlog.register(Principal, exclude_fields=["name", "name_folded"])
 auditlog.register(Credential, exclude_fields=["digest"])
 auditlog.register(Grant)
+auditlog.register(Limit)
 
 
 @contextmanager

@@ -100,6 +100,22 @@ class PendingApproval(KeyServiceError):
     code, title = "pending_approval", "The request waits for approval"
 
 
+class RateLimited(KeyServiceError):
+    """The application has used keys faster than its limit allows. `retry_after`: seconds to wait."""
+
+    code, title = "rate_limited", "This application uses keys faster than it may"
+
+    def __init__(self, detail: str = "", *, retry_after: float = 1.0, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.retry_after = retry_after
+
+
+class QuotaUsedUp(RateLimited):
+    """The application has used keys as often as it may on one day (UTC); a new one begins at midnight."""
+
+    code, title = "quota_used_up", "This application's uses of today are used up"
+
+
 class Unavailable(KeyServiceError):
     """A part that the request needs can't be reached now; trying again later may work."""
 

@@ -162,6 +162,15 @@ COUNTER_BLOCK = environment.number("KMS_COUNTER_BLOCK", 65_536, 1)
 # SP 800-38D, 8.3, allows 2^32 messages with random 96-bit nonces; a lower limit can be set here.
 MESSAGE_LIMIT = min(environment.number("KMS_MESSAGE_LIMIT", 2**32, 1), 2**32)
 PLAINTEXT_LIMIT = environment.number("KMS_PLAINTEXT_LIMIT", 64 * 1024, 1)
+# Uses of keys that an application may make in a second where nobody set its own limit; 0: no limit.
+RATE_LIMIT = environment.number("KMS_RATE_LIMIT", 0)
+# On how many hosts web processes serve one database: each process has its share of a rate.
+WEB_HOSTS = environment.number("KMS_WEB_HOSTS", 1, 1)
+# How many web processes serve on each host.
+WEB_PROCESSES = environment.number("KMS_WEB_PROCESSES", 1, 1)
+# How many uses of keys, and how many pages, a web process takes on at once; more are turned away.
+IN_FLIGHT = environment.number("KMS_IN_FLIGHT", 512, 1)
+PAGES_IN_FLIGHT = environment.number("KMS_PAGES_IN_FLIGHT", 64, 1)
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
 
 # Jobs: Celery carries ids; the schedule and the work live in the database.

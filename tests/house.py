@@ -29,7 +29,7 @@ from django.test.utils import override_settings
 from audit import personal, verifier
 from audit.models import Entry
 from audit.writer import close_appender
-from keys import administration, jobs, sealing, snapshot
+from keys import administration, jobs, limits, sealing, snapshot
 from keys.algorithms import SPECS
 from keys.backends import registry
 from keys.callers import Caller, Door, Kind, Method, Role
@@ -397,6 +397,7 @@ def house(
     with _quick(root_key, broker_place):
         snapshot.cache.forget()
         record.forget()
+        limits.forget()
         made = House(database, folder, tokens, environment)
         try:
             yield made

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from keys.gate.operation import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("audit", "keys", "kms_console")
+Rule = Callable[[Path], None]
 LINES = 450
 # One file by design: an auditor takes it away and runs it, and it shares no code with the house.
 STANDS_ALONE = ROOT / "audit" / "evidence" / "verify.py"
@@ -35,6 +37,13 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Every node of a file, which many rules look through."""
+    return list(ast.walk(tree(path)))
+
+
+@cache
 def sources(*rooms: str) -> list[Path]:
     found = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
     return [path for path in found if "migrations" not in path.parts]
@@ -46,8 +55,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path, *, only_module_level: bool = False) -> Iterator[str]:
     """Yield the full names of what a file imports; names from a package as `package.name`."""
-    nodes = tree(path).body if only_module_level else ast.walk(tree(path))
-    for node in nodes:
+    for node in tree(path).body if only_module_level else nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -78,13 +86,32 @@ def dotted(node: ast.AST) -> str:
 
 
 def calls(path: Path) -> Iterator[tuple[int, str, ast.Call]]:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and (name := dotted(node.func)):
             yield node.lineno, name, node
 
 
-def parametrized(*rooms: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", sources(*rooms), ids=name_of)
+def each_file(*rooms: str) -> Callable[[Rule], Callable[[str], None]]:
+    """Hold every file of these rooms to a rule: one test a room, which names all that break it."""
+
+    def decorated(rule: Rule) -> Callable[[str], None]:
+        @pytest.mark.parametrize("room", rooms)
+        @functools.wraps(rule)
+        def test(room: str) -> None:
+            broken = []
+            paths = sources(room)
+            assert paths, f"{room} has no files"
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as error:
+                    broken.append(f"{name_of(path)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        del test.__wrapped__  # type: ignore[attr-defined]  # else pytest asks it for `path`
+        return test
+
+    return decorated
 
 
 # --- what imports what
@@ -100,7 +127,7 @@ FORBIDDEN = {
 HTTP_EVERYWHERE = ("requests", "httpx", "urllib3")
 
 
-@parametrized(*ROOMS)
+@each_file(*ROOMS)
 def test_nothing_imports_backwards(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
     wrong = [name for name in imports(path) if within(name, *FORBIDDEN[room], *HTTP_EVERYWHERE)]
@@ -110,7 +137,7 @@ def test_nothing_imports_backwards(path: Path) -> None:
 SDKS = ("pkcs11", "boto3", "botocore", "google.cloud", "azure", "hvac")
 
 
-@parametrized(*ROOMS)
+@each_file(*ROOMS)
 def test_vendor_sdks_stay_in_their_backend(path: Path) -> None:
     used = [name for name in imports(path) if within(name, *SDKS)]
     # The trail's bundles are kept in buckets: the record knows no backends.
@@ -119,7 +146,7 @@ def test_vendor_sdks_stay_in_their_backend(path: Path) -> None:
         assert len(path.relative_to(ROOT).parts) == 4, f"{name_of(path)} is no backend of its own"
 
 
-@parametrized(*ROOMS)
+@each_file(*ROOMS)
 def test_a_backend_is_imported_only_when_a_store_of_its_kind_is_used(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     backends = [
@@ -194,7 +221,7 @@ def test_only_accept_log_appends_to_a_log_that_is_refused() -> None:
 
 def _written_columns(path: Path) -> Iterator[tuple[int, str]]:
     """Yield what a file assigns to a `state` column, or writes by update(); creating is no move."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
@@ -275,7 +302,6 @@ def test_every_action_has_exactly_one_function_behind_it() -> None:
         assert name in named, f"{action} is {name}()"
 
 
-DOORS = [path for path in sources("kms_console") if "migrations" not in path.parts]
 WRITES = re.compile(
     r"\.(objects(\.[a-z_]+)*\.(create|get_or_create|update_or_create|bulk_create|update|delete)"
     r"|save|delete|bulk_update)$"
@@ -284,7 +310,7 @@ WRITES = re.compile(
 HARMLESS = re.compile(r"(session|request\.session|form|cache|response|cookies)", re.IGNORECASE)
 
 
-@pytest.mark.parametrize("path", DOORS, ids=name_of)
+@each_file("kms_console")
 def test_a_door_writes_nothing_itself(path: Path) -> None:
     wrong = [
         f"{line}: {name}"
@@ -294,7 +320,7 @@ def test_a_door_writes_nothing_itself(path: Path) -> None:
     assert not wrong, f"{name_of(path)} writes by itself: {wrong}"
 
 
-@pytest.mark.parametrize("path", DOORS, ids=name_of)
+@each_file("kms_console")
 def test_a_door_calls_the_domains_own_functions_and_none_that_is_not_there(path: Path) -> None:
     modules = {"administration": administration, "operations": operations}
     for line, name, _ in calls(path):
@@ -334,9 +360,9 @@ SKIPPING = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=name_of)
+@each_file(*ROOMS)
 def test_no_check_can_be_skipped(path: Path) -> None:
-    names = {node.arg for node in ast.walk(tree(path)) if isinstance(node, ast.arg | ast.keyword)}
+    names = {node.arg for node in nodes(path) if isinstance(node, ast.arg | ast.keyword)}
     flags = {name for name in names if name and SKIPPING.fullmatch(name)}
     # Django's own commands have an option of that name; it skips system checks.
     if path.is_relative_to(ROOT / "kms_console" / "management"):
@@ -344,7 +370,7 @@ def test_no_check_can_be_skipped(path: Path) -> None:
     assert not flags, f"{name_of(path)}: {flags}"
 
 
-@pytest.mark.parametrize("path", [*sources(*ROOMS), *sources("tests")], ids=name_of)
+@each_file(*ROOMS, "tests")
 def test_files_stay_short(path: Path) -> None:
     if path == STANDS_ALONE:
         return
@@ -353,14 +379,14 @@ def test_files_stay_short(path: Path) -> None:
     assert count <= limit, f"{name_of(path)} has {count} lines"
 
 
-@parametrized("audit")
+@each_file("audit")
 def test_the_record_knows_no_floats(path: Path) -> None:
     # Seconds to wait are floats and stay out of entries.
     if path.name not in ("entries.py", "events.py", "canonical.py", "merkle.py", "store.py"):
         return
     floats = [
         node.lineno
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if (isinstance(node, ast.Constant) and isinstance(node.value, float))
         or (isinstance(node, ast.Name) and node.id == "float")
         or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
@@ -368,14 +394,14 @@ def test_the_record_knows_no_floats(path: Path) -> None:
     assert not floats, f"{name_of(path)}: lines {floats}"
 
 
-CONFIGURATION = {"Classification", "KeyStore", "Principal", "Credential", "Grant"}
+CONFIGURATION = {"Classification", "KeyStore", "Principal", "Credential", "Grant", "Limit"}
 # Their every change of state is an entry of its own.
 STORIES = {"Key", "KeyVersion", "Job", "Heartbeat", "Approval", "Vote", "Installation"}
 STORIES |= {"ImportTicket", "Ceremony", "Custodian"}
 # What stores say of their keys, and what was decided about it.
 STORIES |= {"Listing", "FoundKey", "StoreView", "Drift"}
 # What uses of keys count, each of which is an entry.
-COUNTS = {"MessageCount"}
+COUNTS = {"MessageCount", "QuotaCount"}
 
 
 def test_every_configuration_object_has_its_diffs() -> None:
@@ -390,14 +416,14 @@ def test_no_request_is_a_transaction() -> None:
         assert not database.get("ATOMIC_REQUESTS"), alias
 
 
-@pytest.mark.parametrize("path", sources("keys", "kms_console"), ids=name_of)
+@each_file("keys", "kms_console")
 def test_no_store_is_asked_inside_a_transaction(path: Path) -> None:
     """A lexical look: no `with transaction.atomic()` block calls a store's work."""
     work = re.compile(
         r"(backend|store)\w*\.(generate|find|import_material|export_material|destroy|encrypt|decrypt"
         r"|sign|mac|wrap|unwrap|agree|decapsulate|derive|suspend|resume|deactivate)$"
     )
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.With) and any(
             "transaction.atomic" in ast.unparse(item) for item in node.items
         ):
@@ -405,11 +431,11 @@ def test_no_store_is_asked_inside_a_transaction(path: Path) -> None:
             assert not [name for name in inside if work.search(name)], name_of(path)
 
 
-@pytest.mark.parametrize("path", sources("keys", "audit"), ids=name_of)
+@each_file("keys", "audit")
 def test_functions_of_the_domain_stay_short(path: Path) -> None:
     long = {
         node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
         and node.end_lineno - node.lineno + 1 > 75

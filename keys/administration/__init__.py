@@ -48,6 +48,7 @@ from keys.administration.keys import (
     schedule_destruction,
     update_key,
 )
+from keys.administration.limits import set_limits
 from keys.administration.log import accept_log
 from keys.administration.people import (
     appoint_officer,
@@ -127,6 +128,7 @@ __all__ = [
     "rotate_root_key",
     "save_filter",
     "schedule_destruction",
+    "set_limits",
     "set_up",
     "transition_version",
     "update_classification",

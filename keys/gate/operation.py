@@ -7,29 +7,29 @@ performs it for doors that may wait; `await operation.aio(caller, key, …)` for
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
 
 from audit.errors import Superseded
 from audit.events import Event, Outcome
-from keys import clock, policy, snapshot
+from keys import clock, limits, policy, snapshot
 from keys.actions import Action
 from keys.callers import Caller
-from keys.errors import Busy, Invalid, KeyServiceError, TooLarge, Unavailable
-from keys.gate import batches, record
+from keys.errors import Busy, Invalid, KeyServiceError, RateLimited, TooLarge, Unavailable
+from keys.gate import batches, pools, record
 from keys.gate.batches import Batch, Done, Item
-from keys.gate.uses import Offload, Refused, Use, admit, subject_of
-from keys.snapshot import Miss
+from keys.gate.pools import LOADING, LOOP, Offload, Place
+from keys.gate.uses import Refused, Use, admit, subject_of
+from keys.limits import Paid
+from keys.policy import Standing
+from keys.snapshot import Miss, StoreFacts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +40,8 @@ TRIES = 8
 LOOP_ITEMS = 16
 # How long a batch may compute; what is left of it then fails. RSA pairs take a second each.
 BATCH_SECONDS = 10.0
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="use")
+# How often one try is handed on: to load, to the key's store, to long work; and for want of room.
+HOPS = 8
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class _Attempt(Generic[R]):
         return self.result  # type: ignore[return-value]
 
 
-_Try = Callable[[bool], _Attempt[R]]
+_Try = Callable[[Place], _Attempt[R]]
 
 
 class Operation(Generic[P, R]):
@@ -77,11 +78,11 @@ class Operation(Generic[P, R]):
 
         Raises the errors of keys.errors; whatever is raised has left an entry, LogUnavailable excepted.
         """
-        return _perform(partial(self._attempt, caller, key, args, kwargs))
+        return _perform(partial(self._attempt, caller, key, args, kwargs, Paid()))
 
     async def aio(self, caller: Caller, key: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Do the same from an event loop, which never waits for a database or a slow key store."""
-        return await _perform_aio(partial(self._attempt, caller, key, args, kwargs))
+        return await _perform_aio(partial(self._attempt, caller, key, args, kwargs, Paid()))
 
     def batch(self, caller: Caller, key: str, items: Sequence[Item]) -> Batch[R]:
         """Perform the operation on each item, under one decision and one entry.
@@ -89,40 +90,48 @@ class Operation(Generic[P, R]):
         An item that fails has its own error and stops no other. Raises what concerns the whole: no
         such key, no permission, too many items, no log.
         """
-        return _perform(partial(self._attempt_batch, caller, key, items))
+        return _perform(partial(self._attempt_batch, caller, key, items, Paid()))
 
     async def batch_aio(self, caller: Caller, key: str, items: Sequence[Item]) -> Batch[R]:
         """Do the same from an event loop; what would hold it for long goes to a thread."""
-        attempt = partial(self._attempt_batch, caller, key, items)
-        return await _perform_aio(attempt, offload=len(items) > LOOP_ITEMS)
+        attempt = partial(self._attempt_batch, caller, key, items, Paid())
+        return await _perform_aio(attempt, key if len(items) > LOOP_ITEMS else None)
 
     def _attempt(
-        self, caller: Caller, reference: str, args: Any, kwargs: Any, on_loop: bool
+        self, caller: Caller, reference: str, args: Any, kwargs: Any, paid: Paid, place: Place
     ) -> _Attempt[R]:
-        """Decide and compute. Raises Miss or Offload on a loop, Unavailable without a database."""
-        epoch, use = _decided_on(caller, self.action, reference, on_loop)
+        """Decide and compute. Raises Miss or Offload where it may not wait, Unavailable without a database."""
+        epoch, use = _decided_on(caller, self.action, reference, place)
         ending: _Ending[R] = _Ending(use, reference)
         with ending:
             use.context = _context(kwargs)
             admit(use, reference)
+            if place.full:
+                raise Busy(pools.TOO_MANY)
+            if use.standing is not None and use.standing.limits is not None:
+                _pay(use, use.standing, 1, paid)
             _check_context(kwargs)
             ending.result = self._compute(use, *args, **kwargs)
         return ending.attempt(epoch)
 
     def _attempt_batch(
-        self, caller: Caller, reference: str, items: Sequence[Item], on_loop: bool
+        self, caller: Caller, reference: str, items: Sequence[Item], paid: Paid, place: Place
     ) -> _Attempt[Batch[R]]:
         """Decide once, compute each. A grant that asks for a context is asked of each item's own.
 
         An error outside our hierarchy ends the batch: it is our fault, and no item's.
         """
-        epoch, use = _decided_on(caller, self.action, reference, on_loop)
+        epoch, use = _decided_on(caller, self.action, reference, place)
         use.facts["items"] = len(items)
         ending: _Ending[Batch[R]] = _Ending(use, reference)
         with ending:
             use.context = _context(items[0].kwargs) if items else {}
             decision = admit(use, reference, by_context=True)
+            if place.full:
+                raise Busy(pools.TOO_MANY)
             _check_count(items)
+            if use.standing is not None and use.standing.limits is not None:
+                _pay(use, use.standing, len(items), paid)
             until = time.monotonic() + BATCH_SECONDS
             ended = [self._one(use, item, decision, reference, until) for item in items]
             ending.result = batches.gathered(use, ended)
@@ -155,7 +164,11 @@ class Operation(Generic[P, R]):
 def _perform(attempt_once: _Try[R]) -> R:
     """Try until the entry is durable, and return what the caller gets."""
     for _ in range(TRIES):
-        attempt = attempt_once(False)
+        place = Place()
+        try:
+            attempt = attempt_once(place)
+        finally:
+            place.leave()
         with contextlib.suppress(Superseded):
             record.wait(attempt.events, attempt.epoch, attempt.subjects)
             return attempt.outcome()
@@ -163,16 +176,10 @@ def _perform(attempt_once: _Try[R]) -> R:
     raise Busy("The key is changing too quickly; try again.")
 
 
-async def _perform_aio(attempt_once: _Try[R], offload: bool = False) -> R:
-    """Do the same on an event loop; `offload` where it would hold the loop for long."""
-    loop = asyncio.get_running_loop()
+async def _perform_aio(attempt_once: _Try[R], many_of: str | None = None) -> R:
+    """Do the same on an event loop. `many_of`: the key, where it would hold the loop for long."""
     for _ in range(TRIES):
-        try:
-            if offload or snapshot.cache.cold:
-                raise Offload
-            attempt = attempt_once(True)
-        except (Miss, Offload):
-            attempt = await loop.run_in_executor(_threads, _in_thread, attempt_once)
+        attempt = await _attempted(attempt_once, many_of)
         with contextlib.suppress(Superseded):
             await record.wait_aio(attempt.events, attempt.epoch, attempt.subjects)
             return attempt.outcome()
@@ -180,24 +187,46 @@ async def _perform_aio(attempt_once: _Try[R], offload: bool = False) -> R:
     raise Busy("The key is changing too quickly; try again.")
 
 
-def _in_thread(attempt_once: _Try[R]) -> _Attempt[R]:
-    close_old_connections()
+async def _attempted(attempt_once: _Try[R], many_of: str | None) -> _Attempt[R]:
+    """Try once, on the loop or where it may wait for what it needs. Raises Busy where it can't be decided."""
+    place, store = LOOP, None
+    if many_of is not None:
+        place, store = _room_of(many_of)
+    elif snapshot.cache.cold:
+        place = LOADING
+    for _ in range(HOPS):
+        try:
+            if place.on_loop:
+                return attempt_once(place)
+            return await pools.run(place, store, attempt_once)
+        except Miss:
+            place, store = LOADING, None
+        except Offload as elsewhere:
+            place, store = elsewhere.place, elsewhere.store
+        except Busy:
+            place, store = pools.FULL, None
+    raise Busy(pools.TOO_MANY)
+
+
+def _room_of(reference: str) -> tuple[Place, StoreFacts | None]:
+    """Return where a use of this key may take long: with its store, or where it is found out."""
     try:
-        return attempt_once(False)
-    finally:
-        close_old_connections()
+        key = snapshot.key(reference, load=False) if reference else None
+    except Miss:
+        key = None
+    return (LOADING, None) if key is None else (Place(store=key.store.id), key.store)
 
 
-def _decided_on(caller: Caller, action: Action, reference: str, on_loop: bool) -> tuple[int, Use]:
+def _decided_on(caller: Caller, action: Action, reference: str, place: Place) -> tuple[int, Use]:
     """Return the epoch and what is known as of it. Raises Miss on a loop, Unavailable."""
-    load = not on_loop
+    load = not place.on_loop
     try:
         epoch = snapshot.cache.epoch
         standing = snapshot.standing(caller.principal_id, caller.credential_id, load=load)
         key = snapshot.key(reference, load=load) if reference else None
     except DatabaseError:
         raise Unavailable("The database can't be reached now.") from None
-    return epoch, Use(caller, action, key, {}, clock.now(), on_loop, standing)
+    return epoch, Use(caller, action, key, {}, clock.now(), place, standing)
 
 
 class _Ending(Generic[R]):
@@ -259,6 +288,16 @@ def _check_context(kwargs: Mapping[str, Any]) -> None:
     given = kwargs.get("context")
     if given and type(given) is not dict and not isinstance(given, Mapping):
         raise Invalid("The context must be an object of text pairs.", field="context")
+
+
+def _pay(use: Use, standing: Standing, count: int, paid: Paid) -> None:
+    """Take what the use costs of what its caller may do. Raises Refused, and Offload on a loop."""
+    try:
+        limits.take(standing, count, paid, wait=not use.on_loop)
+    except limits.Later:
+        raise Offload from None
+    except RateLimited as error:
+        raise Refused(error, error.code) from None
 
 
 def _check_count(items: Sequence[Item]) -> None:

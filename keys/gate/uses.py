@@ -26,13 +26,10 @@ from keys.errors import (
     Unsupported,
 )
 from keys.gate import record
+from keys.gate.pools import Offload, Place, is_slow
 from keys.policy import Standing
 from keys.snapshot import KeyFacts, VersionFacts
 from keys.states import Direction
-
-
-class Offload(Exception):
-    """This use would wait; an event loop hands it to a thread."""
 
 
 @dataclass(slots=True)
@@ -44,7 +41,7 @@ class Use:
     key: KeyFacts | None
     context: Mapping[str, str]
     now: datetime
-    on_loop: bool
+    place: Place
     standing: Standing | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     number: int | None = None
@@ -52,6 +49,11 @@ class Use:
     evidence: bytes = b""
     # Other keys that this use works with, each admitted under an action of its own.
     others: dict[tuple[str, Action], Use] = field(default_factory=dict)
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether this try may wait for nothing, not even for the database."""
+        return self.place.on_loop
 
     def version(
         self, number: int | None = None, direction: Direction | None = None
@@ -90,9 +92,8 @@ class Use:
         )
 
     def at_leisure(self) -> None:
-        """Say that what follows takes long: an event loop hands this use to a thread."""
-        if self.on_loop:
-            raise Offload
+        """Say that what follows takes seconds. Raises Offload where that has to be elsewhere."""
+        self.place.take_long()
 
     def count(self, version: VersionFacts, algorithm: str) -> None:
         """Count a message that is about to be protected. Raises StateForbids where none is left."""
@@ -114,7 +115,7 @@ class Use:
                 key = snapshot.key(reference, load=not self.on_loop)
             except DatabaseError:
                 raise Unavailable("The database can't be reached now.") from None
-            other = Use(self.caller, action, key, context, self.now, self.on_loop, self.standing)
+            other = Use(self.caller, action, key, context, self.now, self.place, self.standing)
             self.others[reference, action] = other
         other.context = context
         admit(other, reference)
@@ -122,15 +123,21 @@ class Use:
 
     def another(self, context: Mapping[str, str]) -> Use:
         """Return a use by the same caller of the same key, decided on at the same moment."""
-        return Use(
-            self.caller, self.action, self.key, context, self.now, self.on_loop, self.standing
-        )
+        return Use(self.caller, self.action, self.key, context, self.now, self.place, self.standing)
 
     def backend(self, version: VersionFacts | None = None) -> Backend:
-        """Return the key's store. Raises Unavailable where it is switched off."""
-        backend = stores.backend(self._key().store)
-        if self.on_loop and version is not None and not backend.inline(version.handle):
-            raise Offload
+        """Return the key's store, to be asked for `version` where one is given.
+
+        Raises Unavailable where it is switched off, Offload where it has to be waited for elsewhere,
+        Busy where too many wait for it.
+        """
+        store, place = self._key().store, self.place
+        if version is not None and store.enabled and (place.loading or is_slow(store)):
+            # Before there is a backend: making one may read files, load a library, or hang.
+            place.ask(store)
+        backend = stores.backend(store)
+        if version is not None and place.on_loop and not backend.inline(version.handle):
+            place.ask(store)
         return backend
 
     def told(self) -> dict[str, Any]:

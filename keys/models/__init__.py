@@ -1,6 +1,13 @@
 """The tables of the domain, one file per noun."""
 
-from keys.models.access import Credential, Grant, Installation, Principal
+from keys.models.access import (
+    Credential,
+    Grant,
+    Installation,
+    Limit,
+    Principal,
+    QuotaCount,
+)
 from keys.models.approval import Approval, Vote
 from keys.models.classification import Classification
 from keys.models.discovery import FoundKey, Listing
@@ -26,9 +33,11 @@ __all__ = [
     "Key",
     "KeyStore",
     "KeyVersion",
+    "Limit",
     "Listing",
     "MessageCount",
     "Principal",
+    "QuotaCount",
     "StoreView",
     "Vote",
 ]

@@ -58,6 +58,52 @@ class Principal(models.Model):
         return self.name
 
 
+class Limit(models.Model):
+    """How much an application may use keys, where somebody set that. Null: as much as it likes."""
+
+    principal = models.OneToOneField(
+        Principal, on_delete=models.PROTECT, primary_key=True, related_name="limit"
+    )
+    # Uses a second, and how many at once after a rest.
+    rate = models.PositiveIntegerField(null=True, blank=True)
+    burst = models.PositiveIntegerField(null=True, blank=True)
+    # Uses in a day (UTC).
+    quota = models.PositiveBigIntegerField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(rate__isnull=False) | Q(burst__isnull=True, quota__isnull=False),
+                name="limit_limits_something",
+            ),
+            models.CheckConstraint(
+                condition=(Q(rate__isnull=True) | Q(rate__gte=1))
+                & (Q(burst__isnull=True) | Q(burst__gte=1))
+                & (Q(quota__isnull=True) | Q(quota__gte=1)),
+                name="limit_allows_something",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.principal_id}: {self.rate} a second, {self.quota} a day"
+
+
+class QuotaCount(models.Model):
+    """How much of a day's quota was handed out to processes, in blocks.
+
+    What a process that died had not used stays counted: never too few, at most a block too many.
+    """
+
+    principal = models.OneToOneField(
+        Principal, on_delete=models.PROTECT, primary_key=True, related_name="quota_count"
+    )
+    day = models.DateField()
+    leased = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.principal_id}: {self.leased} on {self.day}"
+
+
 class Credential(models.Model):
     """What an application proves itself with. Only a digest is kept; the secret is shown once."""
 

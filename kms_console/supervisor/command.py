@@ -22,6 +22,7 @@ HELP = "Start web, worker, beat, signer, trail and (without REDIS_URL) a broker;
 STOP_ORDER = ["prepare", "load_demo", "web", "beat", "worker", "trail", "signer", "broker"]
 LEFTOVER_GRACE = 10.0
 ENDED_AT_ONCE = 130
+MOST_WEB_PROCESSES = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
     address: Address
     data: Path
     demo: bool
+    web_processes: int = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--demo", action="store_true", help="load the worked example; this machine only"
     )
+    parser.add_argument(
+        "--web-processes",
+        type=_processes,
+        default=os.environ.get("KMS_WEB_PROCESSES", "1"),
+        help="web processes at that port, with PostgreSQL (default: KMS_WEB_PROCESSES or 1)",
+    )
 
 
 def _port(word: str) -> int:
@@ -53,33 +61,69 @@ def _port(word: str) -> int:
     return value
 
 
+def _processes(word: str) -> int:
+    value = int(word) if word.isascii() and word.isdigit() else 0
+    if not 1 <= value <= MOST_WEB_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 1 to {MOST_WEB_PROCESSES}")
+    return value
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run `up` with these arguments and return its exit code, before any settings are loaded."""
     parser = argparse.ArgumentParser(prog="manage.py up", description=HELP)
     add_arguments(parser)
     chosen = parser.parse_args(list(arguments))
-    return up(chosen.host, chosen.port, chosen.data, demo=chosen.demo)
+    return up(
+        chosen.host,
+        chosen.port,
+        chosen.data,
+        demo=chosen.demo,
+        web_processes=chosen.web_processes,
+    )
 
 
-def up(host: str, port: int, data: str, *, demo: bool) -> int:
+def up(host: str, port: int, data: str, *, demo: bool, web_processes: int = 1) -> int:
     """Start everything, watch it, stop it. Returns 0 where somebody ended it, 1 where it failed."""
-    options = Options(Address(host, port), Path(data).expanduser(), demo)
+    options = Options(Address(host, port), Path(data).expanduser(), demo, web_processes)
     signals = StopSignals()
     signals.install()
     os.umask(0o077)  # whatever we and our children write is this user's alone
     try:
         if demo:
             preflight.check_demo(host)
+        _check_web_processes(web_processes)
         preflight.check_parts(parts.has_own_broker())
         folder = open_folder(options.data)
         with lock(folder):
-            pid_files = [folder.run / f"{name}.pid" for name in STOP_ORDER]
+            pid_files = _pid_files(folder)
             processes.end_leftovers(pid_files, LEFTOVER_GRACE, say)
             preflight.check_port(options.address)
             return _run(options, folder, signals)
     except (Refusal, ImproperlyConfigured) as refusal:
         print(f"up: {refusal}", file=sys.stderr, flush=True)  # noqa: T201
         return 1
+
+
+def _check_web_processes(count: int) -> None:
+    """Raises Refusal where several web processes can't work together here."""
+    if count == 1:
+        return
+    if not parts.SHARES_PORTS:
+        raise Refusal("Several web processes at one port need Linux: leave --web-processes out.")
+    if not environment.text("DATABASE_URL", "").startswith("postgres"):
+        raise Refusal(
+            f"--web-processes {count} needs PostgreSQL (DATABASE_URL): SQLite has one writer, and "
+            "one web process."
+        )
+
+
+def _pid_files(folder: DataFolder) -> list[Path]:
+    """Return where an earlier run recorded its processes, in the order in which they are stopped."""
+    found: list[Path] = []
+    for name in STOP_ORDER:
+        several = sorted(folder.run.glob(f"{name}-*.pid")) if name == parts.WEB else []
+        found += [folder.run / f"{name}.pid", *several]
+    return found
 
 
 def _run(options: Options, folder: DataFolder, signals: StopSignals) -> int:
@@ -100,7 +144,8 @@ def _run(options: Options, folder: DataFolder, signals: StopSignals) -> int:
 
 
 def _start(house: House, options: Options, folder: DataFolder) -> None:
-    environ = parts.child_environment(folder, options.address)
+    count = options.web_processes
+    environ = parts.child_environment(folder, options.address, web_processes=count)
     if not parts.has_own_broker():
         socket = environment.broker_socket(folder.path)
         if socket.parent != folder.run:
@@ -117,7 +162,8 @@ def _start(house: House, options: Options, folder: DataFolder) -> None:
     say("Starting worker, beat and web…")
     house.start(parts.worker(folder, environ))
     house.start(parts.beat(folder, environ))
-    house.start(parts.web(options.address, environ))
+    for web in parts.webs(options.address, environ, count):
+        house.start(web)
     ready = house.wait_until_ready(str(options.address.reachable()), environ)
     if ready.status != "ok":
         say(f"Degraded: {ready.reason}.")

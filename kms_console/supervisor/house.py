@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 import tempfile
@@ -166,34 +167,49 @@ class House:
     def stop(self) -> bool:
         """End all children in the stop order, others first, the last started first of those.
 
-        Returns whether all went by themselves.
+        Several of a kind are asked together: it takes as long as the slowest of them. Returns
+        whether all went by themselves.
         """
         clean = True
-        for child in sorted(self.children, key=self._turn):
-            if child.alive():
-                self._say(f"Stopping {child.part.name} (process {child.pid})")
-                clean &= self._stop(child)
-            child.forget()
+        waiting = sorted(self.children, key=self._turn)
+        for _, alike in itertools.groupby(waiting, key=lambda child: _kind(child.part.name)):
+            clean &= self._stop(list(alike))
         self.children.clear()
         return clean
 
     def _turn(self, child: Child) -> tuple[int, int]:
-        order, name = self._stop_order, child.part.name
-        return order.index(name) if name in order else -1, -self.children.index(child)
+        order, kind = self._stop_order, _kind(child.part.name)
+        return order.index(kind) if kind in order else -1, -self.children.index(child)
 
-    def _stop(self, child: Child) -> bool:
-        deadline = time.monotonic() + child.part.grace
-        if not self._signals.at_once:
-            child.terminate()
-        while child.alive():
-            if self._signals.at_once or time.monotonic() > deadline:
-                if not self._signals.at_once:
-                    self._say(f"{child.part.name} did not end in {child.part.grace:g} s: killed.")
-                child.kill()
-                return False
-            child.relay()
+    def _stop(self, children: Sequence[Child]) -> bool:
+        """Ask these children to end, and end those that don't in their time."""
+        clean, begun = True, time.monotonic()
+        running = [child for child in children if child.alive()]
+        for child in running:
+            self._say(f"Stopping {child.part.name} (process {child.pid})")
+            if not self._signals.at_once:
+                child.terminate()
+        while running := [child for child in running if child.alive()]:
+            for child in running:
+                child.relay()
+                if self._signals.at_once or time.monotonic() - begun > child.part.grace:
+                    self._kill(child)
+                    clean = False
             time.sleep(TICK_SECONDS / 2)
-        return True
+        for child in children:
+            child.forget()
+        return clean
+
+    def _kill(self, child: Child) -> None:
+        if not self._signals.at_once:
+            self._say(f"{child.part.name} did not end in {child.part.grace:g} s: killed.")
+        child.kill()
+
+
+def _kind(name: str) -> str:
+    """Return what a part is: web for web-2."""
+    kind, _, number = name.rpartition("-")
+    return kind if number.isdigit() else name
 
 
 def _answers_ping(path: Path) -> bool:

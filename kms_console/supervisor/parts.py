@@ -15,9 +15,16 @@ from kms_console.supervisor.folder import DataFolder
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 MANAGE = BASE_DIR / "manage.py"
 
+WEB = "web"
+# Several web processes listen at one address: the kernel deals connections out to them.
+SHARES_PORTS = sys.platform == "linux"
+
 # A worker's tasks are short or can be taken up again by another worker from their intent.
 WORKER_THREADS = 4
-WEB_GRACE = 15
+# What was accepted is finished and answered in the first of these; the log is closed in the rest.
+WEB_ANSWERS, WEB_GRACE = 20, 25
+# Longer than proxies keep a connection that rests (60 seconds mostly): theirs is the first word.
+KEEP_ALIVE = 75
 WORKER_GRACE = 30
 BEAT_GRACE = 10
 BROKER_GRACE = 10
@@ -43,7 +50,11 @@ class Address:
 
 
 def child_environment(
-    folder: DataFolder, address: Address, inherited: Mapping[str, str] = os.environ
+    folder: DataFolder,
+    address: Address,
+    inherited: Mapping[str, str] = os.environ,
+    *,
+    web_processes: int = 1,
 ) -> dict[str, str]:
     """Return every child's environment: what we inherited, and where data and broker are."""
     result = {
@@ -51,6 +62,8 @@ def child_environment(
         **inherited,
         "KMS_DATA": str(folder.path),
         "KMS_ADDRESS": str(address.reachable()),
+        # Each has its share of an application's rate.
+        "KMS_WEB_PROCESSES": str(web_processes),
         "PYTHONUNBUFFERED": "1",
     }
     if not has_own_broker(inherited):
@@ -94,12 +107,31 @@ def beat(folder: DataFolder, environ: Mapping[str, str]) -> Part:
 
 def web(address: Address, environ: Mapping[str, str]) -> Part:
     """Uvicorn with what makes it fast, and no trust in headers that a client can write."""
-    command = [sys.executable, "-m", "uvicorn", "kms_console.asgi:application"]
-    command += ["--host", address.host, "--port", str(address.port)]
-    command += ["--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--no-access-log"]
+    listen = ["--host", address.host, "--port", str(address.port)]
+    command = [sys.executable, "-m", "uvicorn", *_served(listen)]
+    return Part(WEB, command, WEB_GRACE, BASE_DIR, environ)
+
+
+def webs(address: Address, environ: Mapping[str, str], processes: int) -> list[Part]:
+    """So many web processes at one address, each as `web` is."""
+    if processes == 1:
+        return [web(address, environ)]
+    listen = ["--host", address.host, "--port", str(address.port)]
+    command = [sys.executable, "-m", "kms_console.supervisor.shared", *listen, *_served([])]
+    return [
+        Part(f"{WEB}-{number}", command, WEB_GRACE, BASE_DIR, environ)
+        for number in range(1, processes + 1)
+    ]
+
+
+def _served(listen: list[str]) -> list[str]:
+    """Return uvicorn's arguments; `listen` says where."""
+    command = ["kms_console.asgi:application", *listen]
+    command += ["--loop", "uvloop", "--http", "kms_console.connections:Connection"]
+    command += ["--lifespan", "on", "--no-access-log"]
     command += ["--no-proxy-headers", "--no-server-header", "--no-date-header"]
-    command += ["--timeout-graceful-shutdown", str(WEB_GRACE - 5), "--no-use-colors"]
-    return Part("web", command, WEB_GRACE, BASE_DIR, environ)
+    command += ["--timeout-keep-alive", str(KEEP_ALIVE)]
+    return [*command, "--timeout-graceful-shutdown", str(WEB_ANSWERS), "--no-use-colors"]
 
 
 def signer(environ: Mapping[str, str]) -> Part:

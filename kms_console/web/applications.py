@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
+from django.forms import model_to_dict
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from keys import administration as a
-from keys import clock, queries
+from keys import clock, limits, queries
 from keys.actions import Action
 from keys.callers import Caller, Kind
 from keys.errors import NotFound
-from keys.models import Credential, Principal
+from keys.models import Credential, Limit, Principal
 from kms_console.web.doors import confirm, handle, may, offer, page, show_once
 from kms_console.web.forms import HouseForm, MomentField, WordsField, reason_field
 from kms_console.web.verbs import Verb
@@ -89,10 +91,63 @@ def application_page(request: HttpRequest, caller: Caller, reference: str) -> Ht
         "row": row,
         "credentials": queries.list_credentials(caller, row),
         "grants": queries.list_grants(caller, principal=row, limit=100).rows,
+        "limit": getattr(row, "limit", None),
+        "house_rate": settings.RATE_LIMIT,
+        "handed_out": limits.handed_out(row.id),
         "may_close": row.active and may(caller, Action.DEACTIVATE_PRINCIPAL),
         "now": clock.now(),
     }
     return render(request, "applications/page.html", context)
+
+
+class LimitsForm(HouseForm):
+    rate = forms.IntegerField(
+        label="Uses a second",
+        required=False,
+        min_value=1,
+        max_value=a.limits.MOST_A_SECOND,
+        help_text="A batch counts its items. Empty: no limit of its own.",
+    )
+    burst = forms.IntegerField(
+        label="At once",
+        required=False,
+        min_value=1,
+        max_value=a.limits.MOST_A_SECOND,
+        help_text="How many may come together after a rest. Empty: as many as in a second.",
+    )
+    quota = forms.IntegerField(
+        label="Uses a day",
+        required=False,
+        min_value=1,
+        max_value=a.limits.MOST_A_DAY,
+        help_text="From midnight to midnight, UTC. Empty: no limit.",
+    )
+    reason = reason_field(required=False)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def limits_set(request: HttpRequest, caller: Caller, reference: str) -> HttpResponse:
+    offer(request, caller, Action.SET_LIMITS)
+    row = find_application(caller, reference)
+    back = reverse("web:application", args=[row.id])
+    own: Limit | None = getattr(row, "limit", None)
+    present = model_to_dict(own, ["rate", "burst", "quota"]) if own is not None else {}
+    form = LimitsForm(request.POST if request.method == "POST" else None, initial=present)
+
+    def put(values: dict[str, Any]) -> HttpResponse:
+        a.set_limits(caller, str(row.id), **values)
+        messages.success(request, "The limits are in force from the next use on.")
+        return redirect(back)
+
+    context = {
+        "title": f"Limits of {row.name}",
+        "back": back,
+        "crumb": row.name,
+        "button": "Set the limits",
+        "about": "What is beyond them is refused with 429 and told when to come again.",
+    }
+    return handle(request, form, put, "form.html", context)
 
 
 class CredentialForm(HouseForm):

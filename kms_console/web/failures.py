@@ -27,6 +27,7 @@ STATUS: tuple[tuple[type[KeyServiceError], int], ...] = (
     (errors.CannotDecrypt, 400),
     (errors.Unsupported, 422),
     (errors.PendingApproval, 202),
+    (errors.RateLimited, 429),
     (errors.Unavailable, 503),
     (errors.BackendError, 502),
 )

@@ -169,6 +169,11 @@ urlpatterns = [
         name="application-close",
     ),
     path(
+        "applications/<str:reference>/limits",
+        applications.limits_set,
+        name="limits-set",
+    ),
+    path(
         "applications/<str:reference>/credentials/new",
         applications.credential_issue,
         name="credential-issue",

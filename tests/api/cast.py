@@ -165,6 +165,7 @@ GOOD: dict[tuple[str, str], Any] = {
     ("POST", "root-key-rotate"): {"key_store": "software"},
     ("POST", "adopt"): {"classification": "internal", "reference": "theirs"},
     ("POST", "applications"): {"name": "new"},
+    ("PUT", "limits"): {"rate": 100, "quota": 1000},
     ("POST", "people"): {"name": "New", "username": "new", "role": "auditor"},
     ("POST", "appoint-officer"): {"name": "New", "username": "new"},
     ("POST", "grants"): {"application": "billing", "key": "invoices", "operations": ["encrypt"]},

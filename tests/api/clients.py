@@ -1,18 +1,26 @@
-"""Callers of the API for tests: through Django as a server would call it, and through the event loop's table."""
+"""Callers of the API for tests, and the two doors that their requests go through.
+
+A door is open for a whole test (tests/api/conftest.py), so that a test says what is asked and
+answered and never how it is sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
+from urllib.parse import unquote
 
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from kms_console import asgi
+from kms_console.api.rest.asgi import USE_PATHS, takes
 from kms_console.middleware import LAST_SEEN, SIGNED_IN
 from tests.house import House
 
@@ -27,6 +35,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     @property
     def json(self) -> Any:
@@ -54,8 +63,77 @@ def encoded(body: Any) -> bytes:
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
+class Door(Protocol):
+    """One way to the API. `path` is as a request line has it; `client` keeps the caller's cookies."""
+
+    name: ClassVar[str]
+
+    def send(
+        self, client: Client, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer: ...
+
+
+class Views:
+    """Django alone, without the event loop: its views answer everything, key use by programs too."""
+
+    name: ClassVar[str] = "views"
+
+    def send(
+        self, client: Client, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        more = dict(headers)
+        response = client.generic(
+            method, path, body, content_type=more.pop("Content-Type", ""), headers=more
+        )
+        streamed = getattr(response, "streaming", False)
+        content = b"".join(response.streaming_content) if streamed else response.content  # type: ignore[attr-defined]
+        told = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, told, content)
+
+
+class Loop:
+    """The whole ASGI application, as users reach it: its table of key use, and Django behind it."""
+
+    name: ClassVar[str] = "loop"
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self.runner = runner
+        self.uses = 0  # how many requests the table answered
+
+    def send(
+        self, client: Client, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        more = dict(headers)
+        if body or method in ("POST", "PUT", "PATCH"):
+            more["Content-Length"] = str(len(body))
+        if client.cookies:
+            more["Cookie"] = "; ".join(f"{c.key}={c.coded_value}" for c in client.cookies.values())
+        raw, _, query = path.partition("?")
+        asked = scope(unquote(raw).removeprefix(PREFIX), more, method=method)
+        asked["query_string"] = query.encode()
+        self.uses += method == "POST" and bool(USE_PATHS.fullmatch(asked["path"])) and takes(asked)
+        answer = self.runner.run(talk(asgi.application, asked, part(body)))
+        assert answer is not None
+        for cookie in answer.cookies:
+            client.cookies.load(cookie)
+        return answer
+
+
+_open: list[Door] = [Views()]
+
+
+@contextlib.contextmanager
+def opened(door: Door) -> Iterator[None]:
+    """Send what is sent meanwhile through this door."""
+    _open.append(door)
+    try:
+        yield
+    finally:
+        _open.pop()
+
+
 class Api:
-    """One caller's way to the API through Django: an application's token, or a signed-in person."""
+    """One caller's way to the API: an application's token, or a signed-in person."""
 
     def __init__(self, token: str = "", username: str = "", csrf: bool = False) -> None:
         self.client = Client(enforce_csrf_checks=True, raise_request_exception=True)
@@ -83,21 +161,12 @@ class Api:
         content_type: str = "application/json",
         **headers: str,
     ) -> Answer:
-        """Send one request; `path` begins after /api/v1/."""
-        more = {name.replace("_", "-"): value for name, value in headers.items()}
-        response = self.client.generic(
-            method,
-            PREFIX + path,
-            encoded(body),
-            content_type=content_type if body is not None else "",
-            headers={**self.headers, **more},
-        )
-        streamed = getattr(response, "streaming", False)
-        content = b"".join(response.streaming_content) if streamed else response.content  # type: ignore[attr-defined]
-        return Answer(
-            response.status_code,
-            {name.lower(): value for name, value in response.headers.items()},
-            content,
+        """Send one request through the open door; `path` begins after /api/v1/."""
+        wanted = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            wanted["Content-Type"] = content_type
+        return _open[-1].send(
+            self.client, method, PREFIX + path, {**self.headers, **wanted}, encoded(body)
         )
 
     def get(self, path: str, **headers: str) -> Answer:
@@ -159,24 +228,19 @@ async def talk(app: App, scope: dict[str, Any], *messages: Message) -> Answer | 
     if not sent:
         return None
     start, *rest = sent
-    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    rows = [(name.decode(), value.decode("latin-1")) for name, value in start["headers"]]
     content = b"".join(message.get("body", b"") for message in rest)
-    return Answer(start["status"], headers, content)
+    cookies = tuple(value for name, value in rows if name == "set-cookie")
+    return Answer(start["status"], dict(rows), content, cookies)
 
 
 def part(content: bytes = b"", more: bool = False) -> Message:
     return {"type": "http.request", "body": content, "more_body": more}
 
 
-def use(app: App, path: str, body: Any, token: str = "", **headers: str) -> Answer:
-    """Use a key through an ASGI application and return its answer."""
-    content = encoded(body)
-    wanted = {"content-type": "application/json", "content-length": str(len(content))}
-    if token:
-        wanted["authorization"] = f"Bearer {token}"
-    answer = asyncio.run(talk(app, scope(path, wanted | headers), part(content)))
-    assert answer is not None
-    return answer
+def use(path: str, body: Any, token: str, **headers: str) -> Answer:
+    """Use a key as the program that has this token."""
+    return Api(token=token).call("POST", path, body, **headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +280,7 @@ def routes() -> list[Route]:
         if item.name in OPEN:
             continue
         view = item.callback.cls  # type: ignore[attr-defined]
-        methods = [m for m in ("get", "post", "patch", "delete") if hasattr(view, m)]
+        methods = [m for m in ("get", "post", "put", "patch", "delete") if hasattr(view, m)]
         assert methods, item
         found += [Route(m.upper(), str(item.pattern), str(item.name)) for m in methods]
     return found

@@ -28,13 +28,14 @@ from tests.api.clients import (
 )
 from tests.house import House
 
-# Batches share one view and one reader, so a few of them stand here for all through Django; the
-# event loop's table is asked at every address below, and test_walk goes past every operation.
+# Batches share one view and one reader, so a few of them stand here for all that people ask, who
+# are Django's at both doors; programs ask at every address.
 SOME_BATCHES = ("encrypt/batch", "public-key/batch", "verify/batch", "random/batch")
 EVERY = routes()
 ROUTES = [r for r in EVERY if not r.name.endswith("/batch") or r.name in SOME_BATCHES]
 UNSAFE = [route for route in ROUTES if route.method != "GET"]
 USES = [r for r in EVERY if r.method != "GET" and asgi.USE_PATHS.fullmatch(f"{PREFIX}{r.pattern}")]
+OTHERS = [route for route in EVERY if route not in USES]
 
 # Wrong for every route there is: (what is wrong, body, content type).
 JSON = "application/json"
@@ -103,22 +104,58 @@ def is_refused(answer: Answer, what: object) -> None:
 def test_bad_bodies_change_nothing(house: House, name: str, share: int) -> None:
     parts, api = furnish(house), caller(house, name)
     before = contents()
-    for place, route in enumerate(UNSAFE):
-        for what, body, content_type in BAD_BODIES[place % share :: share]:
-            size = writer.head().size
-            answer = api.call(route.method, route.path(**parts), body, content_type=content_type)
-            is_refused(answer, (route, what))
-            assert writer.head().size == size + 1, (route, what, "left no entry")
+    # What programs use keys with is a test of its own.
+    for place, route in enumerate(r for r in UNSAFE if name != "billing" or r in OTHERS):
+        _refuses_bodies(api, route, parts, BAD_BODIES[place % share :: share])
         answer = api.call(route.method, route.path(**parts), bytes(limit_of(route) + 1))
         assert answer.problem(413, "too_large")["detail"], route
     assert contents() == before
 
 
+def _refuses_bodies(api: Api, route: Route, parts: dict[str, str], bodies: list[Any]) -> None:
+    for what, body, content_type in bodies:
+        size = writer.head().size
+        answer = api.call(route.method, route.path(**parts), body, content_type=content_type)
+        is_refused(answer, (route, what))
+        assert writer.head().size == size + 1, (route, what, "left no entry")
+
+
+@pytest.mark.each_door(fast="loop")
+def test_every_bad_body_is_refused_at_every_use_of_a_key(house: House) -> None:
+    assert len(USES) == 40
+    _bad_uses(house, share=1)
+
+
+@pytest.mark.each_door(fast="views")
+def test_each_bad_body_is_refused_at_uses_of_keys(house: House) -> None:
+    _bad_uses(house, share=5)
+
+
+def _bad_uses(house: House, share: int) -> None:
+    parts, api = furnish(house), caller(house, "billing")
+    before = contents()
+    for place, route in enumerate(USES):
+        _refuses_bodies(api, route, parts, BAD_BODIES[place % share :: share])
+    for route in (r for r in USES if r in ROUTES):  # as large as a batch may be, and one more
+        answer = api.call(route.method, route.path(**parts), bytes(limit_of(route) + 1))
+        answer.problem(413, "too_large")
+    assert contents() == before
+
+
+@pytest.mark.each_door
+def test_the_same_uses_without_their_fault_would_have_got_somewhere(house: House) -> None:
+    """Without this and the next the tests around them could not fail."""
+    _get_somewhere(house, USES, "billing")
+
+
 def test_the_same_requests_without_their_fault_would_have_got_somewhere(house: House) -> None:
-    """Without this the tests around it could not fail."""
+    _get_somewhere(house, OTHERS, "billing", "olga", "ada", "udo", "otto")
+
+
+def _get_somewhere(house: House, asked: list[Route], *names: str) -> None:
     parts = furnish(house)
-    callers = [caller(house, name) for name in ("billing", "olga", "ada", "udo", "otto")]
-    for route in EVERY:
+    callers = [caller(house, name) for name in names]
+    for route in asked:
         body = None if route.method == "GET" else GOOD.get((route.method, route.name), {})
         answers = [api.call(route.method, route.path(**parts), body) for api in callers]
         got = {a.json["code"] if a.type == PROBLEM else str(a.status) for a in answers}
@@ -155,13 +192,24 @@ def test_what_is_not_there_is_not_found_or_not_allowed(house: House, name: str, 
     assert contents() == before
 
 
+WRONG = ["", "Bearer ", "Bearer kms_unknown", "Basic eDp5", "Bearer \xff" + "x" * 5000]
+
+
 @pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_nobody_gets_in_without_a_credential(house: House, share: int) -> None:
+    _nobody_gets_in(house, OTHERS, share)
+
+
+@pytest.mark.each_door
+def test_nobody_uses_a_key_without_a_credential(house: House) -> None:
+    _nobody_gets_in(house, USES, 3)
+
+
+def _nobody_gets_in(house: House, asked: list[Route], share: int) -> None:
     parts = furnish(house)
     before = contents()
-    wrong = ["", "Bearer ", "Bearer kms_unknown", "Basic eDp5", "Bearer \xff" + "x" * 5000]
-    for place, route in enumerate(ROUTES):
-        for authorization in wrong[place % share :: share]:
+    for place, route in enumerate(asked):
+        for authorization in WRONG[place % share :: share]:
             api = Api()
             headers = {"Authorization": authorization} if authorization else {}
             body = GOOD.get((route.method, route.name), {})
@@ -206,6 +254,7 @@ def test_other_methods_are_refused_and_told_which_there_are(house: House) -> Non
     assert contents() == before
 
 
+@pytest.mark.each_door
 def test_addresses_that_there_are_not_answer_a_problem(house: House) -> None:
     api = application(house, "billing")
     for path in ("nothing", "keys/", "keys/a/b/c/d", "keys//encrypt", "%00", "a%0ab", "..", ""):
@@ -223,21 +272,7 @@ def _sent(
     return asyncio.run(talk(asgi.handle, scope(path, wanted), *messages))
 
 
-def test_the_table_refuses_every_bad_body_too(house: House) -> None:
-    parts = furnish(house)
-    before = contents()
-    assert len(USES) == 40
-    for route in USES:
-        for what, body, content_type in BAD_BODIES:
-            headers = {"content-type": content_type, "content-length": str(len(body))}
-            size = writer.head().size
-            answer = _sent(house, route.path(**parts), headers, part(body))
-            assert answer is not None
-            is_refused(answer, (route, what))
-            assert writer.head().size == size + 1, (route, what, "left no entry")
-    assert contents() == before
-
-
+@pytest.mark.own_door
 @pytest.mark.parametrize("path", ["random", "random/batch", "keys/invoices/encrypt/batch"])
 def test_an_announced_length_over_the_limit_is_refused_unread(house: House, path: str) -> None:
     limit = settings.BATCH_BODY_LIMIT if path.endswith("batch") else settings.BODY_LIMIT
@@ -249,6 +284,7 @@ def test_an_announced_length_over_the_limit_is_refused_unread(house: House, path
         assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.own_door
 @pytest.mark.parametrize(
     "length", ["-1", "1e3", "0x10", "ten", "5, 5", "٣".encode().decode("latin-1")]
 )
@@ -258,12 +294,14 @@ def test_a_length_that_is_no_number_is_refused(house: House, length: str) -> Non
     answer.problem(400, "malformed_request")
 
 
+@pytest.mark.own_door
 def test_a_body_of_another_length_than_announced_is_refused(house: House) -> None:
     answer = _sent(house, "random", {"content-length": "3"}, part(b"{}"))
     assert answer is not None
     answer.problem(400, "malformed_request")
 
 
+@pytest.mark.own_door
 def test_a_body_in_chunks_is_counted_as_it_comes(house: House) -> None:
     text = encoded({"count": 4})
     answer = _sent(house, "random", {}, part(text[:3], True), part(b"", True), part(text[3:]))
@@ -275,6 +313,7 @@ def test_a_body_in_chunks_is_counted_as_it_comes(house: House) -> None:
     answer.problem(413, "too_large")
 
 
+@pytest.mark.own_door
 def test_a_body_that_never_comes_is_not_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +324,7 @@ def test_a_body_that_never_comes_is_not_waited_for(
     assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.own_door
 def test_a_client_that_goes_away_gets_no_answer_and_leaves_no_entry(house: House) -> None:
     before = house.entries()
     gone = {"type": "http.disconnect"}
@@ -292,6 +332,7 @@ def test_a_client_that_goes_away_gets_no_answer_and_leaves_no_entry(house: House
     assert house.entries() == before
 
 
+@pytest.mark.own_door
 def test_a_request_id_of_ill_shape_is_replaced(house: House) -> None:
     for offered, kept in (("abc-1", True), ("a b", False), ("x" * 65, False), ("\xff", False)):
         answer = _sent(house, "random", {"x-request-id": offered}, part(b"{}"))

@@ -16,6 +16,7 @@ def chromium() -> str:
     return shutil.which("chromium") or missing("Chromium", "the Debian package chromium")
 
 
+@pytest.mark.own_door
 def test_the_docs_render_without_a_violation_of_the_policy(house: House, chromium: str) -> None:
     from playwright.sync_api import sync_playwright
 

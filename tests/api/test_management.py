@@ -110,6 +110,7 @@ def test_a_classification_allows_exportable_keys_or_not(house: House) -> None:
     assert (made.status, made.json["exportable"]) == (201, True), made.body
 
 
+@pytest.mark.each_door
 def test_a_key_with_short_nonces_shows_what_is_left_of_its_budget(house: House) -> None:
     olga = person("olga")
     wanted = {"name": "Short", "classification": "internal", "spec": "AES_128"}
@@ -274,6 +275,7 @@ def use_a_key(house: House) -> bytes:
         connections.close_all()
 
 
+@pytest.mark.each_door
 def test_an_application_gets_a_token_once_and_loses_it_at_once(house: House) -> None:
     ada, olga = person("ada"), person("olga")
     made = ada.post("applications", {"name": "crm", "description": "Customers"})
@@ -344,6 +346,7 @@ def test_key_stores_are_added_changed_and_asked_how_they_are(house: House) -> No
     application(house, "billing").post("key-stores/second/check").problem(403, "denied")
 
 
+@pytest.mark.each_door
 def test_the_trail_is_searched_proved_and_verified(house: House) -> None:
     application(house, "billing").post("keys/invoices/encrypt", {"plaintext": "QQ=="})
     udo = person("udo")

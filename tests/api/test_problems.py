@@ -44,6 +44,8 @@ STATUS = {
     "timeout": 408,
     "csrf_failed": 403,
     "throttled": 429,
+    "rate_limited": 429,
+    "quota_used_up": 429,
     "internal_error": 500,
 }
 

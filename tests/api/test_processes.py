@@ -21,6 +21,7 @@ from tests.api.clients import PROBLEM
 from tests.house import House
 from tests.parts import missing
 
+pytestmark = pytest.mark.own_door  # real servers
 BASE_DIR = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # against hanging, not a measure of speed
 

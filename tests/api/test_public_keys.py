@@ -24,7 +24,6 @@ from keys import administration, jwk
 from keys.algorithms import SPECS, Family, Usage
 from keys.models import Key, KeyVersion
 from keys.states import VersionState
-from kms_console.api.rest import asgi
 from tests.api.clients import Api, application, person, use
 from tests.house import House
 
@@ -170,22 +169,23 @@ def _key(house: House, spec: str, **more: Any) -> Key:
     return key
 
 
+@pytest.mark.each_door
 @pytest.mark.parametrize("spec", ["RSA_2048", "ECC_NIST_P256"])
 def test_a_public_key_comes_as_der_pem_or_jwk(house: House, spec: str) -> None:
     key = _key(house, spec)
     token = house.token("billing")
-    plain = use(asgi.handle, "keys/signing/public-key", {}, token).json
+    plain = use("keys/signing/public-key", {}, token).json
     der = base64.b64decode(plain["public_key"])
     assert (plain["spec"], plain["version"]) == (spec, 1)
     assert not {"pem", "jwk"} & plain.keys()
 
-    pem = use(asgi.handle, "keys/signing/public-key", {"format": "pem"}, token).json
+    pem = use("keys/signing/public-key", {"format": "pem"}, token).json
     loaded = serialization.load_pem_public_key(pem["pem"].encode())
     assert loaded.public_bytes(DER, SPKI) == der
     assert pem["pem"] == loaded.public_bytes(serialization.Encoding.PEM, SPKI).decode()
     assert "public_key" not in pem
 
-    shown = use(asgi.handle, "keys/signing/public-key", {"format": "jwk"}, token).json
+    shown = use("keys/signing/public-key", {"format": "jwk"}, token).json
     assert rebuilt(shown["jwk"]) == der
     assert shown["jwk"]["kid"] == f"{key.id}.1"
     got = application(house, "billing").get("keys/signing/public-key?format=jwk&version=1")
@@ -200,10 +200,11 @@ def _set(api: Api, key: str = "signing") -> list[dict[str, Any]]:
     return answer.json["keys"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.each_door
 def test_a_signature_is_verified_with_nothing_but_the_published_set(house: House) -> None:
     _key(house, "RSA_2048")
     token = house.token("billing")
-    signed = use(asgi.handle, "keys/signing/sign", {"message": "aGVsbG8="}, token).json
+    signed = use("keys/signing/sign", {"message": "aGVsbG8="}, token).json
     (found,) = _set(application(house, "billing"))
     assert found["kid"] == f"{signed['key_id']}.{signed['version']}"
     assert found["alg"] == "PS256"
@@ -213,6 +214,7 @@ def test_a_signature_is_verified_with_nothing_but_the_published_set(house: House
     public.verify(base64.b64decode(signed["signature"]), b"hello", pss, hashes.SHA256())
 
 
+@pytest.mark.each_door
 def test_the_set_has_what_verifies_and_what_comes_next_and_nothing_bad(house: House) -> None:
     key = _key(house, "ECC_NIST_P256")
     api = application(house, "billing")

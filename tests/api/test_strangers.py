@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import pytest
 
-from kms_console.api.rest import asgi
+from kms_console.api.rest.asgi import USE_PATHS
 from tests.api.cast import GOOD, contents, furnish
-from tests.api.clients import PREFIX, Route, application, person, routes, use
+from tests.api.clients import PREFIX, Route, application, person, routes
 from tests.house import House
 
 KEY_ROUTES = [route for route in routes() if route.pattern.startswith("keys/<key>")]
+USES = [r for r in KEY_ROUTES if r.method == "POST" and USE_PATHS.fullmatch(PREFIX + r.pattern)]
 
 
-@pytest.mark.parametrize("route", KEY_ROUTES, ids=str)
-def test_a_stranger_finds_no_key_at_any_route_and_leaves_an_entry(
-    house: House, route: Route
-) -> None:
+@pytest.mark.each_door
+def test_a_stranger_can_use_no_key_and_leaves_an_entry(house: House) -> None:
+    assert len(USES) == 38
+    _finds_nothing(house, USES)
+
+
+def test_a_stranger_finds_no_key_at_any_other_route_and_leaves_an_entry(house: House) -> None:
+    others = [route for route in KEY_ROUTES if route not in USES]
+    assert len(others) >= 20
+    _finds_nothing(house, others)
+
+
+def _finds_nothing(house: House, asked: list[Route]) -> None:
     stranger, parts = application(house, "stranger"), furnish(house)
     before = contents()
-    body = None if route.method == "GET" else GOOD.get((route.method, route.name), {})
-    for named in (house.invoices.alias, str(house.invoices.id)):
-        there = route.path(**{**parts, "key": named})
-        answers = [stranger.call(route.method, there, body)]
+    for route in asked:
+        body = None if route.method == "GET" else GOOD.get((route.method, route.name), {})
         nowhere = stranger.call(route.method, route.path(**{**parts, "key": "nowhere"}), body)
-        if asgi.USE_PATHS.fullmatch(PREFIX + there):
-            answers.append(use(asgi.handle, there, body or {}, house.token("stranger")))
-        for answer in answers:
+        for named in (house.invoices.alias, str(house.invoices.id)):
+            there = route.path(**{**parts, "key": named})
+            answer = stranger.call(route.method, there, body)
             problem = answer.problem(404, "not_found")
             entry = house.last_entry(request_id=answer.headers["x-request-id"])
-            assert entry["outcome"] == "denied"
-            assert entry["actor"]["name"] == "stranger"
-            assert entry["object"]["id"] == str(house.invoices.id)
-        # Nothing in the answer tells a key that is there from one that isn't.
-        same = {"type", "title", "status", "code", "detail"}
-        assert {k: problem[k] for k in same} == {k: nowhere.json[k] for k in same}
+            assert entry["outcome"] == "denied", route
+            assert entry["actor"]["name"] == "stranger", route
+            assert entry["object"]["id"] == str(house.invoices.id), route
+            # Nothing in the answer tells a key that is there from one that isn't.
+            same = {"type", "title", "status", "code", "detail"}
+            assert {k: problem[k] for k in same} == {k: nowhere.json[k] for k in same}, route
     assert contents() == before
 
 

@@ -203,7 +203,7 @@ def test_an_entry_in_the_place_of_another_says_so(database: Database) -> None:
     assert verify().problem == "Entry 2 says that it is entry 11."
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 8, SIZE])
 def test_a_sound_log_is_found_sound(database: Database, size: int) -> None:
     write_many(size)

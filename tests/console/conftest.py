@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 
 from kms_console.web import throttle
+from tests.console.furniture import Furnished, furnished_once
 from tests.house import House, password
 from tests.keys import remote
 from tests.keys.remote import Vendor
@@ -43,6 +44,12 @@ def ada(house: House) -> Client:
 @pytest.fixture
 def udo(house: House) -> Client:
     return signed_in_client("udo")
+
+
+@pytest.fixture
+def furnished(house: House, tmp_path_factory: pytest.TempPathFactory) -> Furnished:
+    """This test's house, with something to show on every page."""
+    return furnished_once(house, tmp_path_factory.getbasetemp() / "furnished")
 
 
 @pytest.fixture

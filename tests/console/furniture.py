@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
+from django.db import connections
+
+from audit import guard
 from audit.search import Filters
-from keys import administration, discovery, trail
+from audit.writer import close_appender
+from keys import administration, discovery, snapshot, trail
 from keys.models import Classification, Drift, Grant, Job, Principal
 from keys.services import operator
 from tests.house import House
@@ -17,6 +24,39 @@ class Furnished:
     """Addresses by the name of their route, every one of them with something behind it."""
 
     addresses: dict[str, str]
+
+
+def furnished_once(house: House, kept: Path) -> Furnished:
+    """Furnish this house, and keep it in the folder `kept`; from the second time on, copy that.
+
+    The file of the store `cloud` lies where it was made, in the first house's folder.
+    """
+    files = [house.database.path, Path(house.database.material_url.removeprefix("sqlite:///"))]
+    note = kept / "addresses.json"
+    if note.exists():
+        cloud, addresses = json.loads(note.read_text())
+        _quiet()
+        for path in files:
+            shutil.copyfile(kept / path.name, path)
+        shutil.copyfile(kept / "remote.json", cloud)
+        guard.forget()
+        remote.register()
+        return Furnished(addresses)
+    made = furnish(house)
+    _quiet()  # which also brings all of a database into its one file
+    kept.mkdir(exist_ok=True)
+    cloud = house.folder / "remote.json"
+    for path in (*files, cloud):
+        shutil.copyfile(path, kept / path.name)
+    note.write_text(json.dumps([str(cloud), made.addresses]))
+    return made
+
+
+def _quiet() -> None:
+    """Let go of the databases, and of what is known of them."""
+    close_appender()
+    connections.close_all()
+    snapshot.cache.forget()
 
 
 def furnish(house: House) -> Furnished:
@@ -94,6 +134,7 @@ def furnish(house: House) -> Furnished:
         "application": application,
         "application-close": f"{application}/close",
         "credential-issue": f"{application}/credentials/new",
+        "limits-set": f"{application}/limits",
         "credential-revoke": f"{application}/credentials/{credential.id}/revoke",
         "grant-create": f"/grants/-/new?application={billing.id}",
         "grant-revoke": f"/grants/{grant.id}/revoke",

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from django.test import Client
 
 from audit.models import Entry
 from tests.console.conftest import signed_in_client
-from tests.console.furniture import Furnished, furnish, sent_to
-from tests.house import House
-
-
-@pytest.fixture
-def furnished(house: House) -> Furnished:
-    return furnish(house)
+from tests.console.furniture import Furnished, sent_to
 
 
 def addresses(furnished: Furnished) -> dict[str, str]:

@@ -35,8 +35,8 @@ def bench(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench
 
 
 def test_some_thousand_malformed_inputs(bench: Bench) -> None:
-    counts = fuzz.run([*bench.targets(), *words()], 8_000, seed=1)
-    assert sum(counts.values()) >= 8_000
+    counts = fuzz.run([*bench.targets(), *words()], 4_000, seed=1)
+    assert sum(counts.values()) >= 4_000
     reached = {name.split()[1] for name in counts if name.split()[0] in ("decrypt", "verify")}
     able = {name for names in offers().values() for name in names}
     encrypting = {n for n in able if ALGORITHMS[n].usages[0] in ("ENCRYPT_DECRYPT", "SIGN_VERIFY")}

@@ -66,7 +66,7 @@ def through_operations(shop: Shop, total: int, seed: int) -> int:
 
 
 def test_operations_refuse_some_thousand_malformed_inputs(shop: Shop) -> None:
-    assert through_operations(shop, 2_500, seed=1) > 700
+    assert through_operations(shop, 1_500, seed=1) > 400
 
 
 @pytest.mark.exhaustive
@@ -151,9 +151,9 @@ def through_the_api(shop: Shop, total: int, seed: int) -> dict[int, int]:
 
 
 def test_the_api_answers_some_hundred_malformed_requests(shop: Shop) -> None:
-    statuses = through_the_api(shop, 600, seed=1)
-    assert statuses[200] > 50
-    assert statuses[400] > 200
+    statuses = through_the_api(shop, 300, seed=1)
+    assert statuses[200] > 25
+    assert statuses[400] > 100
 
 
 @pytest.mark.exhaustive

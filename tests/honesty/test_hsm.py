@@ -115,7 +115,7 @@ def bench(softhsm: Token) -> Iterator[Bench]:
 
 
 def test_a_token_answers_some_thousand_malformed_inputs(bench: Bench) -> None:
-    assert sum(fuzz.run(bench.targets(), 2_000, seed=1).values()) >= 2_000
+    assert sum(fuzz.run(bench.targets(), 1_000, seed=1).values()) >= 1_000
 
 
 @pytest.mark.exhaustive

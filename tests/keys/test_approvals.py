@@ -206,7 +206,7 @@ def _waits_and_is_made_once(house: House, case: str) -> None:
     assert (everything(), len(house.entries())) == (changed, entries), "votes count once"
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_an_import_waits_for_votes_on_this_very_material(house: House) -> None:
     key = house.key("patient-health", origin="imported", alias="records")
     material, other = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
@@ -441,7 +441,7 @@ def test_a_request_of_someone_who_left_is_not_carried_out(house: House, request_
 # --- time
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_request_whose_time_is_over_is_closed(house: House) -> None:
     _key(house)
     with override_settings(APPROVAL_DAYS=0):
@@ -581,7 +581,7 @@ def test_the_inbox_holds_what_one_can_still_vote_on(house: House, request_: Appr
 # --- who the officers are
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(("m", "n"), [(15, 16), (3, 4)])
 def test_a_rule_that_nobody_can_meet_lifts_no_votes_on_who_the_officers_are(
     house: House, m: int, n: int

@@ -70,7 +70,7 @@ def codes(batch: Batch[Any]) -> list[str]:
     return [done.error.code if done.error else "" for done in batch.items]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 1000])
 def test_each_item_has_its_result_and_one_entry_holds_the_root_over_all(
     house: House, count: int
@@ -98,7 +98,7 @@ def test_each_item_has_its_result_and_one_entry_holds_the_root_over_all(
     assert opened.plaintext.reveal() == b"secret %d" % (count - 1)
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_an_item_that_fails_stops_no_other(house: House) -> None:
     good = operations.encrypt(house.billing, "invoices", b"good", context={"a": "1"}).ciphertext
     batch = operations.decrypt.batch(
@@ -169,7 +169,7 @@ def test_what_needs_no_key_can_be_a_batch_too(house: House) -> None:
 # --- permission
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_grant_that_asks_for_a_context_is_asked_of_each_item(house: House) -> None:
     Grant.objects.update(context={"tenant": "a"})
     batch = operations.encrypt.batch(
@@ -223,7 +223,7 @@ def test_a_key_for_another_purpose_refuses_the_whole(house: House) -> None:
     assert house.last_entry()["reason"] == "unsupported"
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_too_many_items_and_none_are_refused_and_recorded(house: House) -> None:
     before = len(house.entries())
     with override_settings(BATCH_LIMIT=3):
@@ -362,7 +362,7 @@ def test_an_error_of_the_store_is_its_items_own(house: House, watched: dict[str,
     assert codes(batch) == ["", "backend_error", ""]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_batch_that_computes_too_long_fails_for_the_rest(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

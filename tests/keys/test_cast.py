@@ -29,7 +29,7 @@ def test_tokens_and_passwords_are_the_ones_that_doors_accept(house: House) -> No
     assert Principal.objects.filter(role="officer").count() == 3
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("state", list(VersionState))
 def test_every_version_state_is_reached_by_legal_steps(house: House, state: VersionState) -> None:
     key, number = house.version_in(state)

@@ -219,7 +219,7 @@ def test_a_component_can_come_wrapped_and_more_than_two_can_bring_one(house: Hou
     assert key.versions.get().check_value == row.check_value
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_ceremony_brings_deleted_material_back(house: House) -> None:
     key = house.key(origin="imported")
     house.grant("billing", key, "encrypt", "decrypt")
@@ -409,7 +409,7 @@ def test_components_that_cancel_each_other_out_end_the_ceremony(house: House) ->
 # --- its end
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_closed_ceremony_takes_nothing_and_keeps_nothing(house: House) -> None:
     key = house.key(origin="imported")
     row = complete(house, opened(house, key))

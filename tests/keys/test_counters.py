@@ -363,7 +363,7 @@ def test_keys_with_low_budgets_are_counted_listed_and_shown(house: House, key: K
 # --- forcing the rotation
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_at_three_quarters_the_key_is_due_and_the_sweep_rotates_it(house: House, key: Key) -> None:
     with override_settings(MESSAGE_LIMIT=64):
         for _ in range(47):
@@ -380,7 +380,7 @@ def test_at_three_quarters_the_key_is_due_and_the_sweep_rotates_it(house: House,
         assert (entry["outcome"], entry["object"]["version"]) == ("success", 2)
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_the_scheduler_rotates_nothing_that_is_not_due_any_more(house: House, key: Key) -> None:
     with pytest.raises(Conflict, match="not due"):
         administration.rotate_key(scheduler(), "counted", reason="due")

@@ -69,7 +69,7 @@ def material_of(key: Key, number: int = 1) -> bytes:
     return places.backend_of(key).export_material(version.handle).reveal()
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("algorithm", [RSA_AES, RSA_OAEP])
 def test_what_is_exported_only_the_recipient_can_open(
     house: House, taken: Key, recipient: rsa.RSAPrivateKey, algorithm: str

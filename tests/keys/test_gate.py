@@ -54,7 +54,7 @@ ERRORS: list[tuple[str, Callable[[House], Any], type[Exception], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(
     ("use", "error", "outcome", "reason"), [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS]
 )

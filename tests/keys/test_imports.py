@@ -98,7 +98,7 @@ def refused(house: House, key: Key, **arguments: Any) -> str:
 # --- tickets
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("algorithm", [RSA_AES, RSA_OAEP])
 def test_material_that_was_wrapped_elsewhere_serves_here(house: House, algorithm: str) -> None:
     key = waiting(house)
@@ -425,7 +425,7 @@ def test_what_is_no_wrapping_key_unwraps_nothing(house: House, wrapper: Any) -> 
 # --- with votes
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_officers_vote_on_the_check_value_and_another_ticket_may_bring_the_same(
     house: House,
 ) -> None:
@@ -483,7 +483,7 @@ def test_no_secret_of_an_import_is_written_anywhere(house: House) -> None:
 # --- the next version, and bringing one back
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_new_material_of_an_enabled_key_is_its_rotation(house: House) -> None:
     key = waiting(house, rotation_days=30)
     house.grant("billing", key, "encrypt", "decrypt")

@@ -209,7 +209,7 @@ def test_a_paused_classification_is_not_rotated_and_can_be_by_hand(house: House)
         administration.resume_rotation(house.ada, "internal")
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_shorter_period_of_the_classification_makes_its_keys_due(house: House) -> None:
     own, follows = house.key(rotation_days=10), house.key()
     house.let_days_pass(20)
@@ -341,7 +341,7 @@ def test_an_active_version_that_is_not_primary_protects_nothing() -> None:
         )
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_suspended_version_reads_only_where_its_classification_says_so(
     house: House, reads: bool
@@ -381,7 +381,7 @@ def test_a_keys_state_moves_along_its_table_only(
 _date = {"destroy_at": clock.now()}
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_disabling_a_key_stops_every_use_and_changes_no_version(house: House) -> None:
     sealed = operations.encrypt(house.billing, "invoices", b"x").ciphertext
     administration.disable_key(house.olga, "invoices")
@@ -431,7 +431,7 @@ def test_a_key_is_destroyed_when_its_window_is_over_and_not_before(house: House)
             change(house.olga, str(key.id))
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_cancelled_destruction_returns_the_key_disabled(house: House) -> None:
     administration.schedule_destruction(house.olga, "invoices")
     key = administration.cancel_destruction(house.otto, "invoices")

@@ -52,7 +52,7 @@ def names(pairs: list[tuple[S, S]]) -> list[str]:
     return [f"{a.value}-to-{b.value}" for a, b in pairs]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(("before", "after"), AT_ONCE, ids=names(AT_ONCE))
 def test_a_legal_change_of_state_is_made_stamped_and_recorded(
     house: House, before: S, after: S
@@ -83,7 +83,7 @@ def test_a_legal_change_of_state_is_made_stamped_and_recorded(
     assert entry["actor"]["name"] == "Olga"
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(("before", "after"), WAITING, ids=names(WAITING))
 def test_destruction_waits_for_its_window_and_is_then_done_by_the_job(
     house: House, before: S, after: S
@@ -189,7 +189,7 @@ def test_a_version_waits_for_its_destruction_once(house: House) -> None:
     assert Job.objects.filter(key=key, kind="destroy_version").count() == 1
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_cancelled_destruction_leaves_the_version_as_it_was(house: House) -> None:
     key, number = house.version_in(S.DEACTIVATED)
     house.move(key, number, S.DESTROYED)

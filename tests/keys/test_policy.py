@@ -98,7 +98,7 @@ MAY: dict[Action, frozenset[Role]] = {
         [Action.PAUSE_ROTATION, Action.RESUME_ROTATION, Action.REVOKE_GRANT], frozenset({A, O})
     ),
     Action.CREATE_GRANT: frozenset({O, P}),
-    Action.REVOKE_CREDENTIAL: frozenset({A, O, P}),
+    **dict.fromkeys([Action.REVOKE_CREDENTIAL, Action.SET_LIMITS], frozenset({A, O, P})),
     Action.WITHDRAW_REQUEST: frozenset({O, A, P, S}),
     **dict.fromkeys(
         [Action.CHANGE_PASSWORD, Action.SIGN_IN, Action.SIGN_OUT], frozenset({O, A, U})

@@ -99,7 +99,7 @@ def test_one_version_waits_at_a_time(house: House, key: Key) -> None:
     assert states(key) == PUBLISHED
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_an_officers_own_next_version_takes_over_too_and_another_can_still_be_made(
     house: House, key: Key
 ) -> None:
@@ -157,7 +157,7 @@ NOT_YET: list[tuple[str, Callable[[House, Key], Any]]] = [
 ]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize("change", [row[1] for row in NOT_YET], ids=[row[0] for row in NOT_YET])
 def test_the_sweep_prepares_nothing_for_a_key_that(
     house: House, key: Key, change: Callable[[House, Key], Any]
@@ -199,7 +199,7 @@ def test_who_may_prepare_a_version(house: House, key: Key) -> None:
         administration.prepare_version(house.olga, "tokens")
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_preparing_needs_no_votes_and_taking_over_does(house: House) -> None:
     made = house.key("patient-health", spec="ECC_NIST_P256", publish_days=10)
     house.let_days_pass(81)
@@ -235,7 +235,7 @@ def watched_key(house: House, watched: dict[str, Any]) -> Key:
     return key
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_a_store_that_is_away_makes_the_preparation_wait_and_a_rotation_too(
     house: House, watched: dict[str, Any], watched_key: Key
 ) -> None:

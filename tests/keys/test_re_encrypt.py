@@ -59,7 +59,7 @@ def test_from_one_key_to_another_leaves_an_entry_on_each_written_together(
     assert not [row for row in Entry.objects.all() if b"hello" in bytes(row.body)]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 def test_from_an_old_version_to_the_new_one_of_the_same_key(house: House) -> None:
     house.grant("billing", house.invoices, FROM, TO)
     old = sealed(house, {"a": "1"})
@@ -91,7 +91,7 @@ def _revoke(house: House, key: str, operation: str) -> None:
             administration.revoke_grant(house.olga, str(grant.id))
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(
     ("key", "operation", "told"),
     [("invoices", FROM, [(FROM, "no_grant")]),
@@ -179,7 +179,7 @@ CHANGES: list[tuple[str, Callable[[House], Any], Any]] = [
 ]
 
 
-@pytest.mark.each_database
+@pytest.mark.each_database(fast="sqlite")
 @pytest.mark.parametrize(
     ("change", "end"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES]
 )

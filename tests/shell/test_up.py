@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -144,7 +145,20 @@ def prepare(data: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_lost_root_key_is_asked_for_and_not_replaced(tmp_path: Path) -> None:
+def migrated(data: Path, template: dict[str, Path]) -> Path:
+    """Make a data folder whose databases are there already: to migrate them takes most of a start."""
+    for alias, name in (("default", "metadata"), ("material", "material")):
+        folder = data / name
+        folder.mkdir(parents=True, mode=0o700)
+        shutil.copyfile(template[alias], folder / f"{name}.sqlite3")
+        (folder / f"{name}.sqlite3").chmod(0o600)
+    return data
+
+
+def test_a_lost_root_key_is_asked_for_and_not_replaced(
+    tmp_path: Path, sqlite_template: dict[str, Path]
+) -> None:
+    migrated(tmp_path, sqlite_template)
     assert prepare(tmp_path).returncode == 0
     (tmp_path / "secrets" / "root-key").unlink()
     connection = sqlite3.connect(tmp_path / "material" / "material.sqlite3")
@@ -163,8 +177,10 @@ def test_a_lost_root_key_is_asked_for_and_not_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "secrets" / "root-key").exists()
 
 
-def test_a_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
-    with running_up(tmp_path / "data", free_port()) as up:
+def test_a_second_ctrl_c_ends_everything_at_once(
+    tmp_path: Path, sqlite_template: dict[str, Path]
+) -> None:
+    with running_up(migrated(tmp_path / "data", sqlite_template), free_port()) as up:
         up.wait_for_line("Starting worker, beat and web")
         pids = up.pids()
         os.kill(pids["broker"], signal.SIGSTOP)  # it can't hear that it should end

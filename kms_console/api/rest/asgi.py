@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.db import close_old_connections
 
 from keys import gate
 from keys.callers import Caller
-from keys.errors import KeyServiceError, NotFound, TooLarge
+from keys.errors import Busy, KeyServiceError, NotFound, TooLarge, Unavailable
 from keys.snapshot import Miss
 from kms_console import identity
 from kms_console.api.rest import problems
@@ -31,6 +32,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 # How long a body may take to arrive, in seconds.
 BODY_SECONDS = 30.0
+# How many bodies over KMS_BODY_LIMIT a process holds at once.
+LARGE_BODIES = 16
+STOPPING = "The service is being stopped; what became of the request is not known."
 PREFIX = "/api/v1/"
 USE_PATHS = re.compile(
     rf"{PREFIX}(?:keys/([^/]+)/({'|'.join(map(re.escape, TABLE))})|random(/batch)?)"
@@ -38,6 +42,14 @@ USE_PATHS = re.compile(
 
 _JSON = re.compile(r"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bearer")
+
+
+class _Stopping(Unavailable):
+    """The server ends, and has cancelled what it could wait for no longer."""
+
+
+class _TooManyLarge(Busy):
+    """A batch was refused for its size, before it was read."""
 
 
 class _Gone(Exception):
@@ -93,29 +105,63 @@ async def handle(scope: Scope, receive: Receive, send: Send) -> None:
     headers = Headers(scope)
     request_id = decent_id(headers.get("x-request-id"))
     extra: dict[str, str] = {}
-    whole, caller = False, None
+    whole, large, caller = False, False, None
     try:
         caller = await _caller(scope, headers, request_id)
         row, key = _row(scope["path"])
-        # A large body is read only for somebody who is known by now.
+        # A large body is read only for somebody who is known by now, and few of them at once.
+        large = row.limit > settings.BODY_LIMIT and _large.enter(headers)
         body = await _body(headers, receive, row.limit)
         whole = True
+        _check(headers, body)
         status, content, media = 200, await row.aio(caller, key, body), "application/json"
     except _Gone:
         return
-    except Exception as error:
-        known = await _told(caller, scope["path"], problems.known(error))
+    except (Exception, asyncio.CancelledError) as error:
+        known = await _told(caller, scope["path"], _known(error))
         answer = problems.answer_of(known)
         status, content = answer.status, problems.document(known, request_id)
         media, extra = problems.MEDIA_TYPE, dict(answer.headers)
         if not whole:
             extra["Connection"] = "close"  # what of the body is still to come is not read
+    finally:
+        _large.inside -= large
     await _send(send, status, content, media, extra | {"X-Request-Id": request_id})
+
+
+class _LargeBodies:
+    """How many bodies over the ordinary limit are in memory: of batches, up to 16 MiB each."""
+
+    def __init__(self) -> None:
+        self.inside, self.limit = 0, LARGE_BODIES
+
+    def enter(self, headers: Headers) -> bool:
+        """Take a place where the body may be large; return whether one was taken. Raises Busy."""
+        announced = headers.get("content-length")
+        known = len(announced) < 10 and announced.isascii() and announced.isdigit()
+        if known and int(announced) <= settings.BODY_LIMIT:
+            return False
+        if self.inside >= self.limit:
+            raise _TooManyLarge("Too many large requests are under way; try again in a moment.")
+        self.inside += 1
+        return True
+
+
+_large = _LargeBodies()
+
+
+def _known(error: BaseException) -> KeyServiceError:
+    """Return what was raised as one of our errors. Only a server that ends cancels a request."""
+    if isinstance(error, asyncio.CancelledError):
+        return _Stopping(STOPPING)
+    return problems.known(error)
 
 
 async def _told(caller: Caller | None, path: str, error: KeyServiceError) -> KeyServiceError:
     """Leave an entry of what a known caller sent and the gate never saw; return what to answer."""
-    if caller is None or not problems.unrecorded(error):
+    if caller is None or not (
+        problems.unrecorded(error) or isinstance(error, _Stopping | _TooManyLarge)
+    ):
         return error
     try:
         await gate.refused_aio(caller, path, error)
@@ -157,16 +203,20 @@ def _loading(prove: Callable[[], Caller]) -> Caller:
 
 async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """Return the whole body. Reads no more than the limit allows, and no longer than BODY_SECONDS."""
-    announced = check_length(headers.get("content-length"), limit)
+    check_length(headers.get("content-length"), limit)
     try:
-        body = await asyncio.wait_for(_chunks(receive, limit), BODY_SECONDS)
+        return await asyncio.wait_for(_chunks(receive, limit), BODY_SECONDS)
     except TimeoutError:
         raise problems.TimedOut from None
-    if headers.get("content-length") and len(body) != announced:
+
+
+def _check(headers: Headers, body: bytes) -> None:
+    """Raise MalformedRequest or NotJson where a whole body isn't what its headers say."""
+    announced = headers.get("content-length")
+    if announced and len(body) != int(announced):
         raise problems.MalformedRequest("The body has another length than was announced.")
     if body and not is_json(headers.get("content-type")):
         raise problems.NotJson
-    return body
 
 
 async def _chunks(receive: Receive, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,8 @@ TABLE: dict[type[KeyServiceError], Answer] = {
     errors.CannotDecrypt: Answer(400, {}),
     errors.Unsupported: Answer(422, {}),
     errors.PendingApproval: Answer(202, {}),
+    errors.RateLimited: Answer(429, _LATER),
+    errors.QuotaUsedUp: Answer(429, _LATER),
     errors.Unavailable: Answer(503, _LATER),
     errors.BackendUnavailable: Answer(503, _LATER),
     errors.Throttled: Answer(503, _LATER),
@@ -132,11 +135,15 @@ class Problem(msgspec.Struct, kw_only=True):
 
 
 def answer_of(error: KeyServiceError) -> Answer:
-    """Return status and headers of an error, by its class or the nearest ancestor in the table."""
-    for kind in type(error).__mro__:
-        if kind in TABLE:
-            return TABLE[kind]
-    return TABLE[Internal]
+    """Return status and headers of an error, by its class or the nearest ancestor in the table.
+
+    Who is over a limit is told when there is something left.
+    """
+    found = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), TABLE[Internal])
+    if isinstance(error, errors.RateLimited):
+        seconds = str(max(math.ceil(error.retry_after), 1))
+        return Answer(found.status, {**found.headers, "Retry-After": seconds})
+    return found
 
 
 def document(error: KeyServiceError, request_id: str) -> bytes:

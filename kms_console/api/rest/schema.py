@@ -52,6 +52,9 @@ _REFUSALS = {
     404: "There is no such thing, or none that this caller may know of.",
     503: "A part of the service can't be reached now; try again after Retry-After.",
 }
+_REFUSED_USES = {
+    429: "The application is over its limit; try again after Retry-After.",
+}
 _REFUSED_CHANGES = {
     409: "The request does not fit the present state.",
     413: "The body is too large.",
@@ -116,6 +119,8 @@ def operation(
         told = "Officers must agree first; Location names the request."
         responses[202, JSON] = OpenApiResponse(_ref(shapes.PendingApproval), description=told)
     refusals = _REFUSALS | (_REFUSED_CHANGES if body is not None else {})
+    if tag == "use":
+        refusals = refusals | _REFUSED_USES
     for status, told in refusals.items():
         responses[status, MEDIA_TYPE] = OpenApiResponse(_ref(Problem), description=told)
     return extend_schema(

@@ -298,6 +298,22 @@ class Principal(Shape):
     created_at: Time
 
 
+class Limits(Shape):
+    """How much an application may use keys; null: no limit.
+
+    `rate` uses a second, of which `burst` may come at once (null: as many as `rate`); `quota` uses
+    a day (UTC). `house_rate` holds where `rate` is null. `handed_out`: how many of today's quota
+    were handed out to processes, in blocks: never less than were made.
+    """
+
+    application: Name
+    rate: int | None
+    burst: int | None
+    quota: int | None
+    house_rate: int | None
+    handed_out: int
+
+
 class Appointed(Shape):
     """A new person. `password` is shown this once: hand it over, nobody can see it again."""
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from msgspec import UNSET
 
 from audit import personal
 from audit.models import Entry as EntryRow
 from audit.verifier import Report
 from keys import counters, models, queries, trail
+from keys import limits as use_limits
 from keys.callers import Caller
 from keys.errors import KeyServiceError, LogUnavailable
 from kms_console.api.rest import shapes
@@ -157,6 +159,18 @@ def principal(row: models.Principal, caller: Caller) -> shapes.Principal:
         active=row.active,
         demo=row.demo,
         created_at=_at(row.created_at),
+    )
+
+
+def limits(row: models.Principal, caller: Caller) -> shapes.Limits:
+    own: models.Limit | None = getattr(row, "limit", None)
+    return shapes.Limits(
+        application=Name(id=row.id, name=row.name),
+        rate=own.rate if own is not None else None,
+        burst=own.burst if own is not None else None,
+        quota=own.quota if own is not None else None,
+        house_rate=settings.RATE_LIMIT or None,
+        handed_out=use_limits.handed_out(row.id),
     )
 
 

@@ -86,6 +86,7 @@ urlpatterns = [
     path("applications", access.Applications.as_view(), name="applications"),
     path(_application, access.OneApplication.as_view(), name="application"),
     path(f"{_application}/deactivate", access.DeactivateApplication.as_view(), name="deactivate"),
+    path(f"{_application}/limits", access.Limits.as_view(), name="limits"),
     path(f"{_application}/credentials", access.Credentials.as_view(), name="credentials"),
     path(
         "credentials/<credential>/revoke",

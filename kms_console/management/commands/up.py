@@ -19,5 +19,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         sys.exit(
-            command.up(options["host"], options["port"], options["data"], demo=options["demo"])
+            command.up(
+                options["host"],
+                options["port"],
+                options["data"],
+                demo=options["demo"],
+                web_processes=options["web_processes"],
+            )
         )

@@ -47,6 +47,15 @@ _CREDENTIAL = {
     "revoked_at": None,
 }
 
+_LIMITS = {
+    "application": {"id": "b1e0a8f2-6a3e-4f3b-9a3f-0f2a6d0f7c11", "name": "billing"},
+    "rate": 100,
+    "burst": 200,
+    "quota": 1000000,
+    "house_rate": None,
+    "handed_out": 15625,
+}
+
 
 class CreateApplication(Asked):
     name: str
@@ -66,6 +75,15 @@ class CreatePerson(Asked):
     name: str
     username: str
     role: str
+    reason: str | UnsetType = UNSET
+
+
+class SetLimits(Asked):
+    """All limits anew. `rate` uses a second, `burst` at once, `quota` a day (UTC); null: no limit."""
+
+    rate: int | None
+    quota: int | None
+    burst: int | None = None
     reason: str | UnsetType = UNSET
 
 
@@ -128,6 +146,39 @@ class DeactivateApplication(Door):
         found = _of_kind(caller, application, Kind.APPLICATION)
         row = administration.deactivate_principal(caller, str(found.id), **values)
         return Response(shown.principal(row, caller))
+
+
+class Limits(Door):
+    http_method_names = ["get", "put", "head"]
+
+    @operation(
+        "find_limits",
+        "Read an application's limits",
+        tag="applications",
+        query=Nothing,
+        answers={200: shapes.Limits},
+        answer_example=_LIMITS,
+    )
+    def get(self, request: Request, application: str) -> Response:
+        asked(request, Nothing)
+        caller = caller_of(request)
+        return Response(shown.limits(_of_kind(caller, application, Kind.APPLICATION), caller))
+
+    @operation(
+        "set_limits",
+        "Set an application's limits",
+        tag="applications",
+        body=SetLimits,
+        answers={200: shapes.Limits},
+        example={"rate": 100, "burst": 200, "quota": 1000000},
+        answer_example=_LIMITS,
+        description="All of them anew: what is null, or left out, is unlimited from then on. In force "
+        "from the application's next use; a batch counts its items.",
+    )
+    def put(self, request: Request, application: str) -> Response:
+        caller, values = caller_of(request), given(read(request, SetLimits))
+        row = administration.set_limits(caller, application, **values)
+        return Response(shown.limits(row, caller))
 
 
 class Credentials(Door):

@@ -1,0 +1,1 @@
+"""What measures is measured, as far as that is cheap."""
