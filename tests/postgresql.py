@@ -65,6 +65,8 @@ class PostgreSQL:
         self._binaries = binaries
         self._process: subprocess.Popen[bytes] | None = None
         self._version = 0
+        # One connection for all that is made and dropped: a new one costs as much as a drop.
+        self._own: psycopg.Connection[Any] | None = None
         # PostgreSQL refuses to run as root.
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -142,6 +144,7 @@ class PostgreSQL:
         """Stop the server: SIGINT disconnects everybody, SIGQUIT is a crash with recovery."""
         if self._process is None:
             return
+        self._hang_up()
         self._process.send_signal(how)
         try:
             self._process.wait(START_SECONDS)
@@ -166,5 +169,16 @@ class PostgreSQL:
         self._command(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def _command(self, sql: str) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(sql)
+        if self._own is None or self._own.closed:
+            self._own = psycopg.connect(self.url("postgres"), autocommit=True)
+        try:
+            self._own.execute(sql)
+        except psycopg.OperationalError:  # a test ended all connections of the server
+            self._hang_up()
+            self._own = psycopg.connect(self.url("postgres"), autocommit=True)
+            self._own.execute(sql)
+
+    def _hang_up(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 SOCKET = ".s.PGSQL.5432"
+# What the server's CommandComplete says; whatever message the statement came in.
+COMMITTED = b"COMMIT\0"
 
 
 class Proxy:
@@ -30,7 +32,7 @@ class Proxy:
         return f"postgresql://postgres@{quote(str(self._folder), safe='')}/{name}"
 
     def cut(self) -> None:
-        """Let the next COMMIT through and lose its answer together with the connection."""
+        """Lose the answer to the next COMMIT together with the connection."""
         self._cut.set()
 
     def close(self) -> None:
@@ -58,15 +60,8 @@ class Proxy:
             back = threading.Thread(target=self._back, args=(server, client))
             back.start()
             while data := self._received(client):
-                if b"COMMIT" in data and self._cut.is_set():
-                    self._shut(client)
-                    server.sendall(data)
-                    # No more will come: the server ends once it has committed.
-                    server.shutdown(socket.SHUT_WR)
-                    break
                 server.sendall(data)
-            else:
-                server.shutdown(socket.SHUT_WR)
+            server.shutdown(socket.SHUT_WR)
             back.join()
 
     def _shut(self, client: socket.socket) -> None:
@@ -76,6 +71,8 @@ class Proxy:
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
         while data := self._received(server):
+            if COMMITTED in data and self._cut.is_set():
+                self._shut(client)
             try:
                 client.sendall(data)
             except OSError:

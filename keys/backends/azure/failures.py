@@ -64,6 +64,8 @@ _NOT_REACHED = {
     "reset by peer": "it ended the connection",
     "Remote end closed": "it ended the connection",
 }
+# The library's own name for what it met, the innermost last.
+_EXCEPTION = re.compile(r"\b([A-Za-z]+(?:Error|Exception|Disconnected|Timeout))\(")
 
 
 class BadRequest(BackendError):
@@ -125,6 +127,8 @@ def _not_reached(error: ServiceRequestError, who: str) -> BackendUnavailable:
         )
     text = str(error)
     why = next((told for sign, told in _NOT_REACHED.items() if sign in text), None)
+    if why is None and (named := _EXCEPTION.findall(text)):
+        why = str(named[-1])
     return BackendUnavailable(f"{who} can't be reached{f': {why}' if why else ''}.")
 
 
