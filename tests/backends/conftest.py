@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,20 +100,20 @@ def hsm(softhsm: Token) -> Iterator[Pkcs11Backend]:
 
 
 @pytest.fixture(scope="session")
-def places() -> Iterator[dict[str, Backend]]:
+def places() -> dict[str, Mapping[str, Any]]:
     """A place in each peer that the tests of a session share: their keys have names of their own."""
-    made: dict[str, Backend] = {}
-    yield made
-    for backend in made.values():
-        backend.close()
+    return {}
 
 
 def place_of(request: pytest.FixtureRequest, name: str) -> Backend:
-    places: dict[str, Backend] = request.getfixturevalue("places")
+    """Return a backend of the test's own: what another test did to its connections is its affair."""
+    places: dict[str, Mapping[str, Any]] = request.getfixturevalue("places")
+    peer: Peer = request.getfixturevalue(name)
     if name not in places:
-        peer: Peer = request.getfixturevalue(name)
-        places[name] = peer.backend()
-    return places[name]
+        places[name] = peer.fresh()
+    backend = peer.backend(places[name])
+    request.addfinalizer(backend.close)
+    return backend
 
 
 @pytest.fixture(params=[*LOCAL, *PEERS])

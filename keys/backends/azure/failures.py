@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from keys.errors import (
 )
 
 Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 300
 # What Azure's 404 says where a key, a version or a deleted key is not there. Any other 404 may come
@@ -127,6 +130,7 @@ def _not_reached(error: ServiceRequestError, who: str) -> BackendUnavailable:
         )
     text = str(error)
     why = next((told for sign, told in _NOT_REACHED.items() if sign in text), None)
+    log.info("%s can't be reached: %s", who, text[:300])
     if why is None and (named := _EXCEPTION.findall(text)):
         why = str(named[-1])
     return BackendUnavailable(f"{who} can't be reached{f': {why}' if why else ''}.")

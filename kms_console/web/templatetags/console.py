@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -111,7 +112,13 @@ def _badge(tone: str, name: str, word: str) -> SafeString:
 @register.simple_tag
 def icon(name: str, size: int = 18, tone: str = "") -> str:
     """Return an icon that says nothing that the words beside it don't say."""
-    svg = _render_icon(str(name), size, **{"aria-hidden": "true", "class": f"icon {tone}".strip()})
+    return _drawn(str(name), size, tone)
+
+
+@lru_cache(maxsize=1000)
+def _drawn(name: str, size: int, tone: str) -> SafeString:
+    """Draw it once: the library opens its archive anew for each."""
+    svg = _render_icon(name, size, **{"aria-hidden": "true", "class": f"icon {tone}".strip()})
     return SafeString(svg)
 
 
