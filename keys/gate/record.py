@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from audit import refusals, writer
 from audit.errors import AuditError, LogRolledBack, QueueFull, Superseded
 from audit.events import Actor, Event, Outcome, Personal, Subject, Told
+from audit.waiting import WAIT_SECONDS
 from keys import names, policy
 from keys.actions import Action
 from keys.callers import Caller, Kind
@@ -32,8 +33,6 @@ Events = tuple[Event, ...]
 NO_SUBJECTS: frozenset[str] = frozenset()
 TOO_MUCH = "The audit log has too much waiting; try again."
 TOO_SLOW = "The audit log did not answer in time."
-# Long enough for a slow disk; the appender itself gives up sooner and says why.
-WAIT_SECONDS = 30
 # Refusals by a limit: an application that is refused once is refused as fast as it can ask.
 LIMITED = frozenset({RateLimited.code, QuotaUsedUp.code})
 # Whose refusal was told in which minute: (account, credential, reason).

@@ -10,6 +10,7 @@ from typing import Any
 
 from kms_console import asgi
 from tests.house import House
+from tests.shell.test_asgi import scope as plain
 
 Message = MutableMapping[str, Any]
 ENCRYPT = json.dumps({"plaintext": "c2VjcmV0"}).encode()
@@ -28,17 +29,7 @@ class Answer:
 
 def scope(method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
     rows = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return {
-        "type": "http",
-        "http_version": "1.1",
-        "scheme": "http",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "method": method,
-        "path": path,
-        "query_string": b"",
-        "headers": [(b"host", b"localhost"), *rows],
-    }
+    return plain(method, path, headers=[(b"host", b"localhost"), *rows])
 
 
 async def ask(
